@@ -1,0 +1,72 @@
+# What the project's own programs (tests, examples, benchmarks) are built with. Nothing here reaches a consumer: the
+# settings travel by linking mailroom_own, which only our programs do.
+
+include_guard()
+
+set(CMAKE_CXX_EXTENSIONS OFF)  # for the targets of this folder and those below
+
+option(MAILROOM_WERROR "Treat warnings of mailroom's own programs as errors" OFF)
+set(MAILROOM_SANITIZE "" CACHE STRING "Sanitizers for mailroom's own programs: address,undefined or thread")
+
+set(test_house ON)
+if(MAILROOM_SANITIZE)
+    set(test_house OFF)
+endif()
+option(MAILROOM_TEST_HOUSE "Test also what needs no running: headers alone, compile_fail, consumers, budget" ${test_house})
+
+set(mailroom_warnings "")
+if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang" AND NOT MSVC)
+    set(mailroom_warnings -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+    if(MAILROOM_WERROR)
+        list(APPEND mailroom_warnings -Werror)
+    endif()
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND MAILROOM_SANITIZE MATCHES "thread")
+        list(APPEND mailroom_warnings -Wno-tsan)  # "atomic_thread_fence is not supported": the rivals' and moodycamel's
+    endif()
+endif()
+
+add_library(mailroom_own INTERFACE)
+target_compile_options(mailroom_own INTERFACE ${mailroom_warnings})
+if(MAILROOM_SANITIZE)
+    set(mailroom_sanitizers -fsanitize=${MAILROOM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_compile_options(mailroom_own INTERFACE ${mailroom_sanitizers})
+    target_link_options(mailroom_own INTERFACE ${mailroom_sanitizers})
+endif()
+foreach(component transient asio)
+    if(TARGET mailroom::${component})
+        target_link_libraries(mailroom_own INTERFACE mailroom::${component})
+    else()
+        message(STATUS "mailroom: what mailroom::${component} needs was not found; sources that use it are left out")
+    endif()
+endforeach()
+target_link_libraries(mailroom_own INTERFACE mailroom::mailroom)
+
+# Drops from the list the sources that include a header whose library is not there.
+function(mailroom_keep_buildable list_variable)
+    set(kept "")
+    foreach(source IN LISTS ${list_variable})
+        file(STRINGS "${source}" lines REGEX "#[ \t]*include[ \t]*[<\"]")
+        if(lines MATCHES "<mailroom/asio\\.hpp>|<boost/asio" AND NOT TARGET mailroom::asio)
+            continue()
+        elseif(lines MATCHES "<mailroom/store/transient\\.hpp>|<boost/lockfree|concurrentqueue\\.h>"
+               AND NOT TARGET mailroom::transient)
+            continue()
+        endif()
+        list(APPEND kept "${source}")
+    endforeach()
+    set(${list_variable} "${kept}" PARENT_SCOPE)
+endfunction()
+
+# Each header of the core compiled alone, with our warnings, whenever the tests are built. To be called when every folder
+# has been added: the target that compiles them is made by CMake at the end and takes its options from the top folder,
+# which the programs must not inherit.
+function(mailroom_verify_headers)
+    set_target_properties(mailroom PROPERTIES
+        VERIFY_INTERFACE_HEADER_SETS ON
+        INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)
+    set_property(DIRECTORY "${PROJECT_SOURCE_DIR}" APPEND PROPERTY COMPILE_OPTIONS ${mailroom_warnings})
+    if(CMAKE_VERSION VERSION_GREATER_EQUAL 3.24)
+        add_custom_target(mailroom_headers_alone ALL)
+        add_dependencies(mailroom_headers_alone mailroom_verify_interface_header_sets)
+    endif()
+endfunction()

@@ -1,0 +1,343 @@
+// cursor: the consumption state of one subscription over one stream.
+//
+// The class, its invariants and its lock-free side: detail/cursor_class.hpp. What happens under its mutex, in the order in which each builds
+// on the one before: detail/session.hpp, pages.hpp, outcomes.hpp, claims.hpp; and here what concerns the cursor as a whole.
+#pragma once
+
+#include <mailroom/cursor/detail/claims.hpp>
+
+namespace mailroom::detail {
+
+inline void cursor::pause(bool on) noexcept {
+    session s(*this);
+    paused_.store(on, std::memory_order_relaxed);
+}
+
+inline cursor::rest cursor::remaining() noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto& n = index_.count();
+    const offset taken = next();
+    if (n.ready + n.parked + n.leased + deferred_ != 0 || host_.head() > taken) { return rest::some; }
+    rest result = rest::nothing;
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
+            const auto kind = lane_state::kind(p.state[i].load(std::memory_order_seq_cst));
+            if (kind == lane_state::leased) {
+                result = rest::some;
+            } else if (kind == lane_state::fresh && result == rest::nothing) {
+                result = rest::momentarily;
+            }
+        }
+    });
+    return result;
+}
+
+inline bool cursor::drop_oldest() noexcept {
+    session s(*this);
+    const duration now = clock_.now();
+    step(s, now);
+    entry* e = index_.oldest();
+    if (e == nullptr) {
+        try {
+            absorb(s, host_.head(), 1);
+        } catch (...) {
+            return false;
+        }
+        e = index_.oldest();
+        if (e == nullptr) { return false; }
+    }
+    ++dropped_;
+    ++unacked_;
+    index_.take_out(*e);
+    e->lapsed = false;
+    remove(s, *e, now);
+    return true;
+}
+
+inline cursor::drop_outlook cursor::droppable() noexcept {
+    session s(*this);
+    step(s, clock_.now());
+    const offset head = host_.head();
+    const offset taken = std::min(next(), head);
+    drop_outlook o{index_.count().ready + index_.count().parked + static_cast<std::size_t>(head - taken), index_.leased_bytes()};
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
+            const auto kind = lane_state::kind(p.state[i].load(std::memory_order_relaxed));
+            if (kind == lane_state::leased || kind == lane_state::fresh) { o.held_bytes += host_.weight(p.block, i); }
+        }
+    });
+    return o;
+}
+
+inline std::size_t cursor::purge() {
+    const offset until = host_.head();
+    std::size_t gone = 0;
+    for (bool first = true;; first = false) {
+        session s(*this);
+        const duration now = clock_.now();
+        if (first) {
+            each_page([&](page& p) {
+                for (std::uint32_t i = 0; i < span; ++i) {
+                    std::uint64_t seen = p.state[i].load(std::memory_order_relaxed);
+                    while (lane_state::kind(seen) == lane_state::leased) {
+                        if (p.state[i].compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel)) {
+                            const cursor_host::view v = host_.look(p.block, i);
+                            if (v.cover != nullptr) { host_.forget(*v.cover, p.first + i); }
+                            s.left(1, static_cast<std::int64_t>(v.bytes));
+                            ++gone;
+                        }
+                    }
+                }
+            });
+        }
+        if (deferred_ != 0) { retry_deferred(now); }
+        absorb(s, until, 1024);
+        const auto all = [&](auto next) {
+            while (entry* const e = next()) {
+                index_.take_out(*e);
+                e->lapsed = false;
+                remove(s, *e, now);
+                ++gone;
+            }
+        };
+        do {
+            all([&] { return index_.best(); });
+            all([&] { return index_.next_parked(); });
+            all([&] { return index_.next_lease(); });
+        } while (index_.eligible() != 0);
+        if (next() >= until) {
+            unacked_ += static_cast<std::int64_t>(gone);
+            dropped_ += gone;
+            return gone;
+        }
+    }
+}
+
+inline cursor::counters cursor::count() noexcept {
+    session s(*this);
+    step(s, clock_.now());
+    try {
+        absorb(s, timed_until_);      // what is delayed is parked, wherever it lies
+        absorb(s, host_.head(), 1);   // the oldest of the lane, to look at it
+    } catch (...) {
+    }
+    counters c;
+    const offset head = host_.head();
+    const offset taken = std::min(next(), head);
+    c.ready = static_cast<std::size_t>(head - taken) + index_.count().ready + deferred_;
+    c.in_flight = index_.count().leased;
+    c.parked = index_.count().parked;
+    c.dead = index_.count().dead;
+    c.bytes = host_.weigh(taken, head);
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
+            const auto kind = lane_state::kind(p.state[i].load(std::memory_order_acquire));
+            if (kind == lane_state::fresh) { ++c.in_flight; }
+            if (kind != lane_state::leased) { continue; }
+            ++c.in_flight;
+            c.bytes += host_.weight(p.block, i);
+            if (c.oldest != clock::never) { continue; }
+            c.oldest = host_.sent_if_plain(p.block, i); // the first that is out is the oldest that is out
+            if (c.oldest == duration::min()) {
+                c.oldest = clock::never;
+                if (take_lease(p, i) != nullptr) { // an entry now, and counted as one below
+                    c.bytes -= host_.weight(p.block, i);
+                }
+            }
+        }
+    });
+    index_.each([&](const entry& e) {
+        if (e.settled || e.where == entry::place::dead || e.where == entry::place::held_dead) { return; }
+        c.bytes += e.bytes;
+        c.oldest = std::min(c.oldest, e.sent);
+    });
+    const std::int64_t unsettled = static_cast<std::int64_t>(c.ready + c.in_flight + c.parked);
+    c.acked = static_cast<std::uint64_t>(static_cast<std::int64_t>(head) - unsettled - unacked_);
+    c.redelivered = redelivered_;
+    c.expired = expired_;
+    c.dropped = dropped_;
+    return c;
+}
+
+template <class Fn>
+void cursor::browse(Fn fn) {
+    std::vector<offset> places;
+    {
+        session s(*this);
+        step(s, clock_.now());
+        absorb(s, host_.head());
+        each_page([&](page& p) {
+            for (std::uint32_t i = 0; i < span; ++i) { take_lease(p, i); }
+        });
+        places.reserve(index_.size());
+        index_.each([&](const entry& e) {
+            if (!e.settled) { places.push_back(e.offset); }
+        });
+    }
+    std::sort(places.begin(), places.end());
+    for (const offset o : places) {
+        entry* e = nullptr;
+        entry::place where{};
+        {
+            const std::lock_guard lock(mutex_);
+            e = index_.find(o);
+            if (e == nullptr || e->settled || e->body == nullptr || e->where == entry::place::dead || e->where == entry::place::held_dead) { continue; }
+            where = e->where;
+            if (where == entry::place::waiting) { where = e->in_order.linked ? entry::place::parked : entry::place::ready; }
+            ++e->holders;
+        }
+        struct hold {
+            cursor& c;
+            entry& e;
+            ~hold() {
+                session s(c);
+                c.let_go(s, e);
+            }
+        } const held{*this, *e};
+        if (!fn(std::as_const(*e), where)) { return; }
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------------------------- dead letters
+
+template <class Give>
+bool cursor::claim_dead(Give give, offset o) {
+    session s(*this);
+    step(s, clock_.now());
+    entry* const e = o == no_offset ? index_.next_dead() : index_.find(o);
+    if (e == nullptr || e->where != entry::place::dead || stopped_) { return false; }
+    ++e->turn;
+    give(*e);
+    index_.hold_dead(*e);
+    ++e->holders;
+    return true;
+}
+
+inline cursor::outcome cursor::settle_dead(entry& e, dead_verb what) noexcept {
+    session s(*this);
+    if (orphaned_) { return {false, true}; }
+    const bool done = !e.settled;
+    if (done && what == dead_verb::put_back) {
+        index_.return_dead(e);
+    } else if (done) {
+        index_.take_out(e);
+        --unacked_;
+        if (what == dead_verb::revive) {
+            revive(s, e, clock_.now());
+        } else {
+            e.settled = true;
+        }
+    }
+    let_go(s, e);
+    return {done, false};
+}
+
+inline std::vector<offset> cursor::dead_places() {
+    session s(*this);
+    step(s, clock_.now());
+    std::vector<offset> places;
+    index_.each_dead([&](const entry& e) { places.push_back(e.offset); });
+    return places;
+}
+
+inline std::size_t cursor::dead_count() noexcept {
+    session s(*this);
+    step(s, clock_.now());
+    return index_.count().dead;
+}
+
+inline std::size_t cursor::redrive(std::size_t most) noexcept {
+    session s(*this);
+    const duration now = clock_.now();
+    step(s, now);
+    std::size_t n = 0;
+    for (; n < most; ++n) {
+        entry* const e = index_.next_dead();
+        if (e == nullptr) { break; }
+        index_.take_out(*e);
+        --unacked_;
+        revive(s, *e, now);
+    }
+    return n;
+}
+
+inline std::size_t cursor::purge_dead() noexcept {
+    session s(*this);
+    step(s, clock_.now());
+    std::size_t n = 0;
+    while (entry* const e = index_.next_dead()) {
+        index_.take_out(*e);
+        e->settled = true;
+        if (e->holders == 0) { s.finish(*e); }
+        ++n;
+    }
+    dropped_ += n;
+    return n;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------- the end
+
+template <class Keep>
+void cursor::orphan(Keep keep) noexcept {
+    {
+        const std::lock_guard lock(mutex_);
+        stopped_ = true;
+        gate_.store(0, std::memory_order_relaxed);
+        index_state_.store(index_shut, std::memory_order_seq_cst);
+        stopped_at_ = next_.exchange(nothing_left, std::memory_order_seq_cst) >> 1; // whoever was about to claim finds nothing
+    }
+    for (unsigned round = 0;; ++round) {
+        std::size_t out = 0;
+        bool busy = false; // somebody is about to say what becomes of a message, and may need the mutex for that
+        {
+            const std::lock_guard lock(mutex_);
+            each_page([&](page& p) {
+                for (std::uint32_t i = 0; i < span && p.first + i < stopped_at_; ++i) {
+                    auto& word = p.state[i];
+                    std::uint64_t seen = word.load(std::memory_order_acquire);
+                    while (lane_state::kind(seen) == lane_state::leased &&
+                           !word.compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel, std::memory_order_acquire)) {}
+                    const auto kind = lane_state::kind(seen);
+                    out += kind == lane_state::leased || kind == lane_state::lost ? 1u : 0u;
+                    busy = busy || kind == lane_state::fresh || kind == lane_state::ended;
+                }
+            });
+            if (!busy) {
+                index_.each([&](const entry& e) { out += e.holders; });
+                orphaned_ = true;
+                keep(out);
+                return;
+            }
+        }
+        clock_.relax(round);
+    }
+}
+
+inline void cursor::clear() noexcept {
+    const auto end_slot = [&](void* block, std::uint32_t i) {
+        const cursor_host::view v = host_.look(block, i);
+        page stand_in;
+        stand_in.block = block;
+        entry e;
+        e.home = &stand_in;
+        e.index = i;
+        e.body = v.body;
+        e.cover = v.cover;
+        host_.end(e);
+    };
+    index_.each([&](entry& e) { host_.end(e); });
+    const offset head = host_.head();
+    for (offset o = stopped_at_; o < head; ++o) { end_slot(host_.block_of(o), index_in_span(o)); }
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span; ++i) {
+            const auto kind = lane_state::kind(p.state[i].load(std::memory_order_acquire));
+            if (kind == lane_state::lost || kind == lane_state::deferred) { end_slot(p.block, i); }
+        }
+        host_.release_block(p.first, p.block);
+        pages_.remove(p.first, &p);
+        delete &p;
+    });
+    stragglers_.clear();
+}
+
+} // namespace mailroom::detail

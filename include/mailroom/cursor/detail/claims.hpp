@@ -1,0 +1,208 @@
+// Handing messages of the index out, and settling what is out.
+#pragma once
+
+#include <mailroom/cursor/detail/outcomes.hpp>
+
+namespace mailroom::detail {
+
+template <class Give>
+std::size_t cursor::claim_index(std::size_t max, Give give) {
+    session s(*this);
+    const duration now = clock_.now();
+    step(s, now);
+    if (always_index_ && !stopped_) { absorb(s, host_.head()); }
+    std::size_t n = 0;
+    for (; n < max && may_claim(); ++n) {
+        entry* const e = index_.best();
+        if (e == nullptr) { break; }
+        index_.take_out(*e);
+        if (++e->attempt > 1) { ++redelivered_; }
+        e->lapsed = false;
+        ++e->turn;
+        ++e->holders;
+        index_.lease(*e, lease_end(now));
+        give(*e);
+    }
+    return n;
+}
+
+template <class Give>
+std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over, Give give) {
+    entry* chain = nullptr;
+    passed_over = false;
+    {
+        session s(*this);
+        const duration now = clock_.now();
+        step(s, now);
+        if (always_index_ && !stopped_) { absorb(s, host_.head()); }
+        entry* last = nullptr;
+        entry* aside = nullptr; // not to be had: somebody looks at it, and there can be no copy
+        for (std::size_t n = 0; n < max && may_claim();) {
+            entry* const e = index_.best();
+            if (e == nullptr) { break; }
+            index_.take_out(*e);
+            if (e->holders != 0 && !copyable) {
+                e->next = aside;
+                aside = e;
+                continue;
+            }
+            if (e->attempt > 0) { ++redelivered_; }
+            // Settled from here on: nobody else can come to look at it. `holders` says whether somebody does already.
+            e->settled = true;
+            e->shared = e->holders != 0;
+            ++e->holders;
+            index_.leave_group(*e, now);
+            s.left(*e);
+            if (e->cover != nullptr) { host_.forget(*e->cover, e->offset); }
+            e->next = nullptr;
+            (last != nullptr ? last->next : chain) = e;
+            last = e;
+            ++n;
+        }
+        while (aside != nullptr) {
+            entry& e = *std::exchange(aside, aside->next);
+            e.next = nullptr;
+            index_.enter(e, now, now, false);
+            passed_over = true;
+        }
+    }
+    if (chain == nullptr) { return 0; }
+    std::size_t given = 0;
+    // What was given goes; the rest, after a copy or the receiver threw, comes back.
+    struct finish {
+        cursor& c;
+        entry* chain;
+        const std::size_t& given;
+        ~finish() {
+            session s(c);
+            for (std::size_t n = 0; chain != nullptr; ++n) {
+                entry& e = *std::exchange(chain, chain->next);
+                e.next = nullptr;
+                if (n >= given) { c.come_back(s, e, c.clock_.now()); }
+                c.let_go(s, e);
+            }
+        }
+    };
+    const finish later{*this, chain, given};
+    for (entry* e = chain; e != nullptr; e = e->next) {
+        struct count {
+            std::size_t& given;
+            bool out = false;
+            ~count() { given += out ? 1 : 0; }
+        } done{given};
+        give(*e, done.out);
+    }
+    return given;
+}
+
+// --------------------------------------------------------------------------------------------------------------------------- settling
+
+inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, duration after, std::string_view reason) noexcept {
+    const bool mine = !e.settled && e.turn == at.turn && (e.where == entry::place::leased || e.lapsed);
+    if (!mine) {
+        let_go(s, e);
+        return false;
+    }
+    const duration now = clock_.now();
+    index_.take_out(e);
+    --e.holders;
+    e.lapsed = false;
+    switch (what) {
+    case verb::ack: remove(s, e, now); break;
+    case verb::nack: fail(s, e, now, later(now, pause_after(options_.retry, e.attempt, e.offset)), reason_attempts); break;
+    case verb::nack_after: fail(s, e, now, later(now, std::max(after, duration::zero())), reason_attempts); break;
+    case verb::release:
+        --e.attempt;
+        index_.enter(e, now, now, false);
+        move_out(e);
+        break;
+    case verb::reject:
+        die(s, e, now, reason.empty() ? reason_rejected : reason);
+        break;
+    }
+    return true;
+}
+
+inline cursor::outcome cursor::settle(const handle& at, verb what, duration after, std::string reason) noexcept {
+    bool done = false;
+    bool orphan = false;
+    {
+        session s(*this);
+        orphan = orphaned_;
+        if (orphan) {
+            // Everything is ended by the one who comes last.
+        } else if (at.turn != 0) {
+            done = apply(s, *static_cast<entry*>(at.where), at, what, after, reason);
+        } else {
+            page& p = *static_cast<page*>(at.where);
+            const std::uint32_t i = index_in_span(at.place);
+            entry* e = take_lease(p, i);
+            const std::uint64_t seen = p.state[i].load(std::memory_order_acquire);
+            if (e == nullptr && lane_state::kind(seen) == lane_state::moved) { e = lane_state::target(seen); }
+            if (e != nullptr) {
+                done = apply(s, *e, at, what, after, reason);
+            } else if (lane_state::kind(seen) == lane_state::leased) {
+                defer(p, i, what == verb::release ? 0 : 1); // no memory: back in the queue without its pause, when there is some
+                done = true;
+            } else if (lane_state::kind(seen) == lane_state::lost) {
+                end_lost(p, i);
+            }
+        }
+    }
+    return {done, orphan};
+}
+
+/// The holder of a purged message lets go.
+inline void cursor::end_lost(page& p, std::uint32_t i) noexcept {
+    const cursor_host::view v = host_.look(p.block, i);
+    entry e;
+    e.home = &p;
+    e.index = i;
+    e.body = v.body;
+    e.cover = v.cover;
+    host_.end(e);
+    release_slot(p, i);
+}
+
+inline bool cursor::extend(const handle& at, duration lease) noexcept {
+    return extend_if(at.place, lease, [&](const entry& e) { return e.turn == at.turn; }, at.turn == 0);
+}
+
+inline bool cursor::extend(offset o, std::uint32_t attempt, duration lease) noexcept {
+    return extend_if(o, lease, [&](const entry& e) { return e.attempt == attempt; }, attempt == 1);
+}
+
+template <class Match>
+bool cursor::extend_if(offset o, duration lease, Match match, bool lane) noexcept {
+    session s(*this);
+    if (stopped_) { return false; }
+    const duration now = clock_.now();
+    const duration until = later(now, std::max(lease, duration::zero()));
+    if (entry* const e = index_.find(o)) {
+        if (e->settled || !match(std::as_const(*e))) { return false; }
+        if (e->where == entry::place::leased) {
+            index_.extend(*e, until);
+        } else if (e->lapsed) {
+            index_.take_out(*e);
+            index_.lease(*e, until);
+            e->lapsed = false;
+        } else {
+            return false;
+        }
+        return true;
+    }
+    page* const p = lane ? page_of(o) : nullptr;
+    if (p == nullptr) { return false; }
+    auto& word = p->state[index_in_span(o)];
+    std::uint64_t seen = word.load(std::memory_order_relaxed);
+    while (lane_state::kind(seen) == lane_state::leased) {
+        if (word.compare_exchange_weak(seen, word_of(until), std::memory_order_acq_rel, std::memory_order_relaxed)) {
+            p->earliest = std::min(p->earliest, until);
+            lane_lease_ = std::min(lane_lease_, until);
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace mailroom::detail

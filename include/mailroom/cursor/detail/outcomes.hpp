@@ -1,0 +1,199 @@
+// What time and failures do to messages: due, expired, retried, dead, alive again, gone.
+#pragma once
+
+#include <mailroom/cursor/detail/pages.hpp>
+
+namespace mailroom::detail {
+
+inline void cursor::step() noexcept {
+    session s(*this);
+    step(s, clock_.now());
+}
+
+inline void cursor::step(session& s, duration now) noexcept {
+    if (stopped_) { return; }
+    if (deferred_ != 0) { retry_deferred(now); }
+    for (entry* e = index_.next_parked(); e != nullptr && e->when <= now; e = index_.next_parked()) {
+        index_.due(*e, now);
+    }
+    for (entry* e = index_.next_lease(); e != nullptr && e->when <= now; e = index_.next_lease()) {
+        index_.take_out(*e);
+        e->lapsed = true;
+        fail(s, *e, now, now, reason_lease);
+    }
+    if (lane_lease_ <= now) { sweep_lane(s, now); }
+    if (lane_expiry_ <= now) { expire_lane(s, now); }
+    if (timed_expiry_ <= now) {
+        timed_expiry_ = clock::never;
+        try {
+            absorb(s, timed_until_);
+        } catch (...) {
+            timed_expiry_ = now; // again at the next step
+        }
+    }
+    for (entry* e = index_.next_expiry(); e != nullptr && e->expires <= now; e = index_.next_expiry()) {
+        ++expired_;
+        index_.take_out(*e);
+        die(s, *e, now, reason_expired);
+    }
+}
+
+/// Plain deliveries whose lease ran out become entries. Each page says before when it need not be looked at.
+inline void cursor::sweep_lane(session& s, duration now) noexcept {
+    duration next = clock::never;
+    each_page([&](page& p) {
+        if (p.earliest <= now) {
+            duration earliest = clock::never;
+            for (std::uint32_t i = 0; i < span; ++i) {
+                const std::uint64_t seen = p.state[i].load(std::memory_order_relaxed);
+                const auto kind = lane_state::kind(seen);
+                if (kind == lane_state::fresh) {
+                    earliest = std::min(earliest, lease_end(now)); // claimed later than now, or this moment
+                } else if (kind == lane_state::leased) {
+                    if (deadline_of(seen) <= now) {
+                        if (entry* const e = take_lease(p, i)) {
+                            index_.take_out(*e);
+                            e->lapsed = true;
+                            fail(s, *e, now, now, reason_lease);
+                            continue;
+                        }
+                    }
+                    earliest = std::min(earliest, deadline_of(seen));
+                }
+            }
+            p.earliest = earliest;
+        }
+        next = std::min(next, p.earliest);
+    });
+    lane_lease_ = next;
+}
+
+/// With one time to live for all, the lane expires from its head. The first that has not expired is taken into the index, where its time
+/// is watched; what follows it was sent later.
+inline void cursor::expire_lane(session& s, duration now) noexcept {
+    try {
+        while (next() < host_.head()) {
+            if (const entry* const e = absorb(s, host_.head(), 1)) {
+                lane_expiry_ = e->expires;
+                return;
+            }
+        }
+        lane_expiry_ = later(now, options_.time_to_live);
+    } catch (...) {
+        lane_expiry_ = now; // again at the next step
+    }
+}
+
+inline void cursor::note_timed(offset o, duration expires) noexcept {
+    session s(*this);
+    timed_until_ = std::max(timed_until_, o + 1);
+    timed_expiry_ = std::min(timed_expiry_, expires);
+}
+
+// --------------------------------------------------------------------------------------------------------------------------- outcomes
+
+/// A delivery failed. The entry is nowhere.
+inline void cursor::fail(session& s, entry& e, duration now, duration when, std::string_view reason) noexcept {
+    if (e.history == nullptr) {
+        e.history.reset(new (std::nothrow) obituary());
+        if (e.history != nullptr) { e.history->first_failure = clock_.wall(); }
+    }
+    if (e.history != nullptr) { e.history->last_failure = clock_.wall(); }
+    if (options_.retry.max_attempts != 0 && e.attempt >= options_.retry.max_attempts) {
+        die(s, e, now, reason);
+        return;
+    }
+    index_.enter(e, now, when, false);
+    move_out(e);
+}
+
+/// To the dead letters. The entry is nowhere.
+inline void cursor::die(session& s, entry& e, duration now, std::string_view reason) noexcept {
+    if (e.history == nullptr) {
+        e.history.reset(new (std::nothrow) obituary());
+        if (e.history != nullptr) { e.history->first_failure = e.history->last_failure = clock_.wall(); }
+    }
+    if (e.history != nullptr) {
+        try {
+            e.history->reason = reason;
+        } catch (...) {
+            e.history->reason.clear(); // no memory for the reason: the message counts more
+        }
+    }
+    e.lapsed = false;
+    index_.leave_group(e, now);
+    index_.bury(e);
+    s.died();
+    ++unacked_;
+    s.left(e);
+    if (e.cover != nullptr) { host_.forget(*e.cover, e.offset); }
+    move_out(e);
+    while (options_.max_dead != 0 && index_.count().dead > options_.max_dead && index_.next_dead() != nullptr) {
+        entry& oldest = *index_.next_dead();
+        index_.take_out(oldest);
+        oldest.settled = true;
+        ++dropped_;
+        if (oldest.holders == 0) { s.finish(oldest); }
+    }
+}
+
+/// A dead letter lives again.
+inline void cursor::revive(session& s, entry& e, duration now) noexcept {
+    e.attempt = 0;
+    e.history.reset();
+    e.due = duration::min();
+    e.expires = duration::max();
+    const duration life = e.cover != nullptr && e.cover->props.time_to_live > duration::zero() ? e.cover->props.time_to_live : options_.time_to_live;
+    if (life > duration::zero()) { e.expires = later(now, life); }
+    if (e.cover != nullptr) {
+        if (!e.cover->props.key.empty()) { index_.join_group(e, std::hash<std::string_view>()(e.cover->props.key) | 1); }
+        host_.remember(*e.cover, e.offset);
+    }
+    s.left(-1, static_cast<std::int64_t>(e.bytes));
+    index_.enter(e, now, now, false);
+    move_out(e);
+}
+
+/// A message that was popped, and could not be given, is unsettled again.
+inline void cursor::come_back(session& s, entry& e, duration now) noexcept {
+    e.settled = false;
+    e.shared = false;
+    if (e.cover != nullptr) {
+        if (!e.cover->props.key.empty()) { index_.join_group(e, std::hash<std::string_view>()(e.cover->props.key) | 1); }
+        host_.remember(*e.cover, e.offset);
+    }
+    s.left(-1, static_cast<std::int64_t>(e.bytes));
+    index_.enter(e, now, now, false);
+}
+
+/// A message goes for good. The entry is nowhere.
+inline void cursor::remove(session& s, entry& e, duration now) noexcept {
+    e.settled = true;
+    index_.leave_group(e, now);
+    s.left(e);
+    if (e.cover != nullptr) { host_.forget(*e.cover, e.offset); }
+    if (e.holders == 0) { s.finish(e); }
+}
+
+/// Somebody no longer looks at an entry.
+inline void cursor::let_go(session& s, entry& e) noexcept {
+    if (--e.holders != 0) { return; }
+    if (e.settled) {
+        s.finish(e);
+    } else if (e.where != entry::place::leased) {
+        move_out(e);
+    }
+}
+
+/// The body leaves its slot, so that the block does not wait for it. Without memory, or held by somebody, it stays.
+inline void cursor::move_out(entry& e) noexcept {
+    if (e.home == nullptr || e.holders != 0) { return; }
+    void* const node = host_.evacuate(e.home->block, e.index);
+    if (node == nullptr) { return; }
+    page& home = *std::exchange(e.home, nullptr);
+    e.node = node;
+    e.body = host_.body_of(node);
+    release_slot(home, e.index);
+}
+
+} // namespace mailroom::detail

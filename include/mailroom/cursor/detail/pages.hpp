@@ -1,0 +1,256 @@
+// The pages of a cursor, and how messages pass from the lane into the index.
+#pragma once
+
+#include <mailroom/cursor/detail/session.hpp>
+
+namespace mailroom::detail {
+
+inline void cursor::open_next_page(offset at) {
+    const session s(*this); // also tells those who sleep, if this page brings the first lease
+    open_page(at);
+}
+
+inline void cursor::open_page(offset at) {
+    const offset first = pages_until_.load(std::memory_order_relaxed);
+    if (at < first) { return; } // somebody was faster
+    tidy();
+    constexpr std::uint64_t enough = 64; // a table so small may as well hold old pages
+    while (pages_.is_full_for(first) && first / span - pages_.lowest() >= enough) {
+        page* const p = pages_.in_span(pages_.lowest());
+        const bool sealed = std::none_of(p->state.begin(), p->state.end(), [](const auto& word) {
+            return lane_state::kind(word.load(std::memory_order_relaxed)) == lane_state::fresh;
+        });
+        if (!sealed) { break; } // a claimer may still look it up
+        stragglers_.push_back(p); // pages leave the directory from its lower end: the order holds
+        pages_.remove(p->first, p);
+        host_.detach_block(p->first, p->block);
+    }
+    pages_.reserve(first);
+    page* const p = spare_pages_.get();
+    p->first = first;
+    p->block = host_.block_of(first);
+    p->earliest = lease_end(clock_.coarse());
+    p->done = 0;
+    for (auto& word : p->state) { word.store(lane_state::fresh, std::memory_order_relaxed); }
+    pages_.install(first, p);
+    lane_lease_ = std::min(lane_lease_, p->earliest);
+    pages_until_.store(first + span, std::memory_order_release);
+}
+
+/// Looks at a few pages, in turn: those that are complete go. A page opened pays for looking at four, so none waits for long.
+inline void cursor::tidy() noexcept {
+    for (int i = 0; i < 4; ++i) {
+        if (scan_ < pages_.lowest() || scan_ >= pages_.highest()) { scan_ = pages_.lowest(); }
+        if (scan_ == pages_.highest()) { break; }
+        if (page* const p = pages_.in_span(scan_++)) { tidy_page(*p); }
+    }
+    if (!stragglers_.empty()) {
+        if (++scan_straggler_ >= stragglers_.size()) { scan_straggler_ = 0; }
+        tidy_page(*stragglers_[scan_straggler_]);
+    }
+}
+
+inline void cursor::tidy_page(page& p) noexcept {
+    if (p.complete()) {
+        free_page(p);
+    } else {
+        relieve(p);
+    }
+}
+
+/// A page that only a few messages of the index still need, and nobody holds: they move out, so that the block is free for others.
+inline void cursor::relieve(page& p) noexcept {
+    constexpr std::uint32_t few = span / 8;
+    std::uint32_t kept = 0;
+    for (const auto& word : p.state) {
+        const std::uint64_t seen = word.load(std::memory_order_relaxed);
+        if (lane_state::kind(seen) == lane_state::released) { continue; }
+        if (lane_state::kind(seen) != lane_state::moved || lane_state::target(seen)->holders != 0 || ++kept > few) { return; }
+    }
+    for (std::uint32_t i = 0; i < span; ++i) {
+        const std::uint64_t seen = p.state[i].load(std::memory_order_acquire);
+        if (lane_state::kind(seen) == lane_state::released) { continue; }
+        move_out(*lane_state::target(seen)); // the last one may free the page
+        if (--kept == 0) { return; }
+    }
+}
+
+inline void cursor::free_page(page& p) noexcept {
+    host_.release_block(p.first, p.block);
+    pages_.remove(p.first, &p);
+    if (const auto at = straggler(p.first); at != stragglers_.end() && *at == &p) { stragglers_.erase(at); }
+    delete spare_pages_.put(&p);
+}
+
+/// Where among the stragglers the page of `first` is, or would be.
+inline std::vector<page*>::const_iterator cursor::straggler(offset first) const noexcept {
+    return std::lower_bound(stragglers_.begin(), stragglers_.end(), first, [](const page* p, offset o) { return p->first < o; });
+}
+
+inline page* cursor::page_of(offset o) const noexcept {
+    const std::uint64_t s = span_of(o);
+    if (s >= pages_.lowest() && s < pages_.highest()) {
+        page* const p = pages_.in_span(s);
+        if (p != nullptr) { return p; }
+    }
+    const auto at = straggler(o - index_in_span(o));
+    return at != stragglers_.end() && (*at)->first == o - index_in_span(o) ? *at : nullptr;
+}
+
+template <class Fn>
+void cursor::each_page(Fn fn) noexcept {
+    for (page* const p : stragglers_) { fn(*p); }
+    for (std::uint64_t s = pages_.lowest(); s < pages_.highest(); ++s) {
+        if (page* const p = pages_.in_span(s)) { fn(*p); }
+    }
+}
+
+/// The index is done with a slot: its body has ended or moved out.
+inline void cursor::release_slot(page& p, std::uint32_t i) noexcept {
+    p.state[i].store(lane_state::released, std::memory_order_release);
+    if (++p.done == span) { free_page(p); }
+}
+
+// ----------------------------------------------------------------------------------------------------------- from the lane to the index
+
+/// When a message expires: by its own time to live, or else by the one for all.
+inline duration cursor::expiry(const cursor_host::view& v) const noexcept {
+    if (v.cover != nullptr && v.cover->expires != clock::never) { return v.cover->expires; }
+    return options_.time_to_live > duration::zero() ? later(v.sent, options_.time_to_live) : clock::never;
+}
+
+/// An entry for a slot, in no place yet. May throw std::bad_alloc.
+inline entry* cursor::make_entry(page& p, std::uint32_t i, const cursor_host::view& v) {
+    std::uint64_t key = 0;
+    if (options_.ordered_by_key && v.cover != nullptr && !v.cover->props.key.empty()) {
+        key = std::hash<std::string_view>()(v.cover->props.key) | 1; // two keys of one hash share an order: stricter, never looser
+    }
+    entry* const e = index_.make(p.first + i, key);
+    e->home = &p;
+    e->index = i;
+    e->body = v.body;
+    e->cover = v.cover;
+    e->bytes = v.bytes;
+    e->sent = v.sent;
+    e->due = duration::min();
+    e->expires = expiry(v);
+    if (v.cover != nullptr) {
+        e->due = v.cover->due;
+        e->level = static_cast<std::uint8_t>(std::clamp(v.cover->props.priority, 0, options_.priorities - 1));
+    }
+    return e;
+}
+
+inline void cursor::defer(page& p, std::uint32_t i, std::uint32_t attempt) noexcept {
+    p.state[i].store(lane_state::deferred_after(attempt), std::memory_order_release);
+    ++deferred_;
+}
+
+inline void cursor::retry_deferred(duration now) noexcept {
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span && deferred_ != 0; ++i) {
+            const std::uint64_t seen = p.state[i].load(std::memory_order_relaxed);
+            if (lane_state::kind(seen) != lane_state::deferred) { continue; }
+            try {
+                entry* const e = make_entry(p, i, host_.look(p.block, i));
+                e->attempt = lane_state::attempt(seen);
+                p.state[i].store(lane_state::to(e), std::memory_order_release);
+                --deferred_;
+                index_.enter(*e, now, e->due, false);
+            } catch (...) {
+                return;
+            }
+        }
+    });
+}
+
+inline void cursor::divert(page& p, std::uint32_t i) noexcept {
+    session s(*this);
+    const duration now = clock_.now();
+    try {
+        entry* const e = make_entry(p, i, host_.look(p.block, i));
+        p.state[i].store(lane_state::to(e), std::memory_order_release);
+        if (e->expires <= now) {
+            ++expired_;
+            die(s, *e, now, reason_expired);
+        } else {
+            index_.enter(*e, now, e->due, false);
+            move_out(*e);
+        }
+    } catch (...) {
+        defer(p, i, 0);
+    }
+}
+
+/// Takes what lies in the lane below `until` into the index, and answers the last that has not expired. May throw std::bad_alloc;
+/// nothing is lost then.
+inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
+    const duration now = clock_.now();
+    entry* alive = nullptr;
+    while (most != 0) {
+        std::uint64_t word = next_.load(std::memory_order_relaxed);
+        const offset at = word >> 1;
+        if (at >= until) { break; }
+        if (at >= pages_until_.load(std::memory_order_relaxed)) { open_page(at); }
+        const std::size_t n = std::min({most, static_cast<std::size_t>(until - at), static_cast<std::size_t>(span - index_in_span(at))});
+        if (!next_.compare_exchange_weak(word, word + 2 * n, std::memory_order_seq_cst, std::memory_order_relaxed)) { continue; }
+        page& p = *pages_.find(at);
+        most -= n;
+        std::uint32_t i = index_in_span(at);
+        const std::uint32_t end = i + static_cast<std::uint32_t>(n);
+        try {
+            for (; i < end; ++i) {
+                entry* const e = make_entry(p, i, host_.look(p.block, i));
+                p.state[i].store(lane_state::to(e), std::memory_order_release);
+                if (e->expires <= now) {
+                    ++expired_;
+                    // A keyed message that expires behind others of its key has no turn to give up.
+                    die(s, *e, now, reason_expired);
+                } else {
+                    index_.enter(*e, now, e->due, true);
+                    alive = e;
+                }
+            }
+        } catch (...) {
+            for (; i < end; ++i) { defer(p, i, 0); }
+            throw;
+        }
+    }
+    return alive;
+}
+
+/// A plain delivery becomes an entry, still out. Null: it is no longer leased, or there is no memory (then it is still leased).
+inline entry* cursor::take_lease(page& p, std::uint32_t i) noexcept {
+    auto& word = p.state[i];
+    std::uint64_t seen = word.load(std::memory_order_acquire);
+    if (lane_state::kind(seen) != lane_state::leased) { return nullptr; }
+    entry* e = nullptr;
+    try {
+        e = index_.make(p.first + i, 0);
+    } catch (...) {
+        return nullptr;
+    }
+    while (!word.compare_exchange_weak(seen, lane_state::to(e), std::memory_order_acq_rel, std::memory_order_acquire)) {
+        if (lane_state::kind(seen) != lane_state::leased) { // settled meanwhile
+            index_.forget(*e);
+            index_.recycle(*e);
+            return nullptr;
+        }
+    }
+    // Only now is what the message carries safe to look at: its holder can no longer end it without the mutex.
+    const cursor_host::view v = host_.look(p.block, i);
+    e->home = &p;
+    e->index = i;
+    e->body = v.body;
+    e->cover = v.cover;
+    e->bytes = v.bytes;
+    e->sent = v.sent;
+    e->due = duration::min();
+    e->expires = expiry(v);
+    e->attempt = 1;
+    e->holders = 1;
+    index_.lease(*e, deadline_of(seen));
+    return e;
+}
+
+} // namespace mailroom::detail

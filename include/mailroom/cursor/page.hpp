@@ -1,0 +1,64 @@
+// page: what a cursor knows of `span` offsets in a row.
+//
+// One word for each offset holds its whole state while it is in the lane, the lock-free path of plain first deliveries:
+//
+//   fresh ----> leased ----> ended ----> released          receive, ack
+//     |            \-------> moved (entry) -> released     nack, reject, a lease that ran out: the index takes over
+//     |            \-------> lost -------> released        purged, or the endpoint is gone: the holder cleans up
+//     \----------------------------------> released        pop: the claim is the settlement
+//     \--------------------> moved (entry) -> released     delayed, or taken over by the index before it was handed out
+//
+// `leased -> X` is a CAS: whoever succeeds owns the outcome, everybody else finds out that it is too late. `released` is stored with
+// release after the body has ended; a page is complete, and its block free, when all its words were seen (acquire) to say so.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/stream/directory.hpp>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+namespace mailroom::detail {
+
+struct entry;
+
+/// The state of one offset in the lane: a tag in the low bits and, above, the end of the lease or the entry's address.
+class lane_state {
+public:
+    enum tag : std::uint64_t { fresh = 0, leased = 1, ended = 2, released = 3, moved = 4, lost = 5, deferred = 6 };
+
+    static constexpr std::uint64_t of(tag t) noexcept { return t; }
+    /// Deadlines are nanoseconds since the cursor began; 36 years fit, and stand for ever.
+    static constexpr duration latest{(std::int64_t{1} << 60) - 1};
+    static constexpr std::uint64_t lease_until(duration deadline) noexcept {
+        const duration d = deadline < duration::zero() ? duration::zero() : deadline > latest ? latest : deadline;
+        return static_cast<std::uint64_t>(d.count()) << 3 | leased;
+    }
+    /// There was no memory for the entry it needs; the next step tries again. `attempt`: of the delivery that has ended, 0: none.
+    static constexpr std::uint64_t deferred_after(std::uint32_t attempt) noexcept { return std::uint64_t{attempt} << 3 | deferred; }
+    static constexpr std::uint32_t attempt(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word >> 3); }
+    static std::uint64_t to(const entry* e) noexcept { return reinterpret_cast<std::uintptr_t>(e) | moved; }
+
+    static constexpr tag kind(std::uint64_t word) noexcept { return static_cast<tag>(word & 7); }
+    static constexpr duration deadline(std::uint64_t word) noexcept { return duration(static_cast<std::int64_t>(word >> 3)); }
+    static entry* target(std::uint64_t word) noexcept { return reinterpret_cast<entry*>(static_cast<std::uintptr_t>(word & ~std::uint64_t{7})); }
+};
+
+struct page {
+    page* next_free = nullptr;
+    offset first = 0;
+    void* block = nullptr;      // of the stream
+    duration earliest{};        // no lease in this page ends before; guarded by the cursor's mutex
+    std::uint32_t done = 0;     // slots released by the index; likewise
+    std::array<std::atomic<std::uint64_t>, span> state;
+
+    bool complete() const noexcept {
+        for (const auto& word : state) {
+            if (word.load(std::memory_order_acquire) != lane_state::released) { return false; }
+        }
+        return true;
+    }
+};
+
+} // namespace mailroom::detail

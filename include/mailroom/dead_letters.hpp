@@ -1,0 +1,120 @@
+// Dead letters: messages an endpoint gave up on, with the reason. To be looked at, sent again, or thrown away.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/stop_token.hpp>
+#include <mailroom/message/delivery.hpp>
+#include <mailroom/cursor/cursor.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace mailroom {
+
+namespace detail {
+
+template <class T>
+class memory_core;
+
+} // namespace detail
+
+/// A dead message, held for the moment. `ack` ends it; every other verb, and the destructor, puts it back among the dead.
+template <class T>
+class dead_letter : public delivery<T> {
+public:
+    /// Why it is dead: what `reject` was given, "attempts exhausted", "time to live over", ...
+    const std::string& reason() const noexcept { return reason_; }
+    /// How often it was handed out.
+    std::uint32_t attempts() const noexcept { return attempts_; }
+    /// When it failed first and last, by the wall clock; for one that never failed, when it died.
+    time_point first_failure() const noexcept { return first_failure_; }
+    time_point last_failure() const noexcept { return last_failure_; }
+
+private:
+    template <class>
+    friend class dead_letters;
+
+    dead_letter(detail::settler& owner, const detail::entry& e, const detail::handle& at, std::string reason)
+        : delivery<T>(owner, static_cast<const T*>(e.body), e.cover, at, 0), reason_(std::move(reason)), attempts_(e.attempt) {
+        if (e.history != nullptr) {
+            first_failure_ = e.history->first_failure;
+            last_failure_ = e.history->last_failure;
+        }
+    }
+
+    std::string reason_;
+    std::uint32_t attempts_;
+    time_point first_failure_{};
+    time_point last_failure_{};
+};
+
+/// The dead letters of one endpoint. Valid as long as that endpoint. Thread-safe.
+template <class T>
+class dead_letters {
+public:
+    explicit dead_letters(detail::memory_core<T>& core) noexcept : core_(core) {}
+    dead_letters(const dead_letters&) = delete;
+    dead_letters& operator=(const dead_letters&) = delete;
+
+    /// The first that nobody holds, or nullopt. One lock; may allocate for the reason.
+    std::optional<dead_letter<T>> try_receive() {
+        return claim(no_offset);
+    }
+    /// The same, waiting at most `limit` for one to die.
+    std::optional<dead_letter<T>> receive_for(duration limit) {
+        std::optional<dead_letter<T>> out;
+        const auto found = [&] {
+            if (!out) {
+                if (auto next = try_receive()) { out.emplace(std::move(*next)); }
+            }
+            return out.has_value();
+        };
+        core_.wait_for_dead(found, detail::deadline_after(core_.time(), limit));
+        return out;
+    }
+
+    /// How many there are, those being looked at included.
+    std::size_t size() const { return core_.dead_side().dead_count(); }
+    /// The first `n` live again: ready at their own place, their attempts starting at 1, room or not. Returns how many.
+    std::size_t redrive(std::size_t n) { return core_.dead_side().redrive(n); }
+    /// Those for which `pred(const dead_letter<T>&)`, or `pred(const T&)`, holds live again. A generic lambda gets the dead letter.
+    /// `pred` runs without any library lock. Returns how many.
+    template <class Pred>
+    std::size_t redrive_if(Pred pred) {
+        std::size_t n = 0;
+        for (const offset place : core_.dead_side().dead_places()) {
+            std::optional<dead_letter<T>> letter = claim(place);
+            if (!letter) { continue; }
+            bool chosen = false;
+            if constexpr (std::is_invocable_r_v<bool, Pred&, const dead_letter<T>&>) {
+                chosen = pred(std::as_const(*letter));
+            } else {
+                chosen = pred(letter->body());
+            }
+            if (chosen && core_.revive(detail::delivery_access::disarm(*letter))) { ++n; }
+        }
+        return n;
+    }
+    /// Ends all that nobody holds. Returns how many; they count as dropped.
+    std::size_t purge() { return core_.dead_side().purge_dead(); }
+
+private:
+    std::optional<dead_letter<T>> claim(offset place) {
+        std::optional<dead_letter<T>> out;
+        core_.dead_side().claim_dead(
+            [&](detail::entry& e) {
+                const detail::handle at{&e, e.turn, e.attempt, e.offset};
+                out.emplace(dead_letter<T>(core_.dead_settler(), e, at, e.history != nullptr ? e.history->reason : std::string()));
+            },
+            place);
+        return out;
+    }
+
+    detail::memory_core<T>& core_;
+};
+
+} // namespace mailroom

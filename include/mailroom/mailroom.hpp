@@ -1,0 +1,10 @@
+// Everything but the edges: include this, or the single headers it names.
+#pragma once
+
+#include <mailroom/queue.hpp>
+
+#if __has_include(<boost/lockfree/queue.hpp>) && \
+    (__has_include(<concurrentqueue/concurrentqueue.h>) || __has_include(<concurrentqueue/moodycamel/concurrentqueue.h>) || \
+     __has_include(<moodycamel/concurrentqueue.h>) || __has_include(<concurrentqueue.h>))
+#include <mailroom/store/transient.hpp>
+#endif

@@ -1,0 +1,116 @@
+// message<T>: what `pop` gives. It owns its body (a queue), or looks at one that somebody else keeps (in `browse`).
+// A message is a value of one thread at a time; looking at it from several is fine.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/message/body.hpp>
+#include <mailroom/message/properties.hpp>
+
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace mailroom {
+
+namespace detail {
+
+/// Properties as they are kept with a message, their times made absolute on the endpoint's clock. Only messages that carry some have one.
+struct envelope {
+    properties props;
+    duration sent{};                     // when
+    duration due = duration::min();      // not before
+    duration expires = duration::max();  // not after
+
+    bool is_timed() const noexcept { return due != duration::min() || expires != duration::max(); }
+};
+
+struct message_access;
+
+} // namespace detail
+
+/// A message that has been taken out of its queue, with its properties.
+template <class T>
+class message {
+public:
+    message(message&& other) noexcept(std::is_nothrow_move_constructible_v<T> || detail::is_boxed<T>)
+        : cover_(other.cover_), timestamp_(other.timestamp_), offset_(other.offset_), kind_(other.kind_) {
+        if (kind_ == kind::inside) {
+            ::new (static_cast<void*>(std::addressof(inside_))) T(std::move(other.inside_));
+        } else {
+            body_ = std::exchange(other.body_, nullptr);
+        }
+        other.cover_ = nullptr;
+    }
+    message& operator=(message&& other) noexcept(std::is_nothrow_move_constructible_v<T> || detail::is_boxed<T>) {
+        if (this != &other) {
+            this->~message();
+            ::new (static_cast<void*>(this)) message(std::move(other));
+        }
+        return *this;
+    }
+    ~message() {
+        if (kind_ == kind::inside) {
+            inside_.~T();
+        } else if (kind_ == kind::view) {
+            return;
+        } else {
+            delete body_;
+        }
+        if (cover_ != nullptr) { delete cover_; }
+    }
+
+    /// The body. Valid as long as this message.
+    const T& body() const noexcept { return kind_ == kind::inside ? inside_ : *body_; }
+    const T& operator*() const noexcept { return body(); }
+    const T* operator->() const noexcept { return &body(); }
+
+    /// Moves the body out; the message is of no further use.
+    T take() && {
+        if (kind_ == kind::inside) { return std::move(inside_); }
+        if constexpr (std::is_copy_constructible_v<T>) {
+            if (kind_ == kind::view) { return *body_; }
+        }
+        return std::move(*body_);
+    }
+
+    /// What it was sent with; empty if nothing was set.
+    const properties& props() const noexcept { return cover_ != nullptr ? cover_->props : no_properties; }
+    /// When it was sent, by the wall clock.
+    time_point timestamp() const noexcept { return timestamp_; }
+    /// Its place in the stream.
+    mailroom::offset offset() const noexcept { return offset_; }
+
+private:
+    friend struct detail::message_access;
+    enum class kind : unsigned char { inside, boxed, view };
+
+    message(T&& value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
+        : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::inside) {}
+    message(std::unique_ptr<T> value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
+        : body_(value.release()), cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::boxed) {}
+    message(T* value, const detail::envelope* e, time_point when, mailroom::offset place)
+        : body_(value), cover_(e), timestamp_(when), offset_(place), kind_(kind::view) {}
+
+    union {
+        T inside_;
+        T* body_;
+    };
+    const detail::envelope* cover_; // its own, unless this is a view
+    time_point timestamp_;
+    mailroom::offset offset_;
+    kind kind_;
+};
+
+namespace detail {
+
+/// How stores make messages.
+struct message_access {
+    template <class T, class... Args>
+    static message<T> make(Args&&... args) {
+        return message<T>(std::forward<Args>(args)...);
+    }
+};
+
+} // namespace detail
+} // namespace mailroom

@@ -1,0 +1,86 @@
+// block<T>: `span` messages of a stream, side by side.
+//
+// A slot is one word and the body, nothing else, for cache lines are what a message costs. The word says that the body is there, and carries
+// either when it was sent, in nanoseconds since the block was opened, or the address of its envelope, which knows that too.
+//
+// A slot's life: empty -> (a sender took its offset) -> written, then `ready` stored with release -> read by those who loaded `ready`
+// with acquire -> body ended by whoever settled the message -> the block is released when that is true of every slot.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/message/body.hpp>
+#include <mailroom/message/message.hpp>
+#include <mailroom/message/traits.hpp>
+#include <mailroom/stream/directory.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+namespace mailroom::detail {
+
+/// The low bits of a slot's word.
+enum slot_bits : std::uint64_t {
+    slot_empty = 0,
+    slot_ready = 1,
+    slot_enveloped = 2, // above: an envelope*; otherwise a time
+    slot_timed = 4,     // the envelope has a time before or after which the message may not be handed out
+};
+inline constexpr std::uint64_t slot_bits_mask = 7;
+
+template <class T>
+struct slot {
+    std::atomic<std::uint64_t> ready{slot_empty};
+    detail::body<T> value;
+};
+
+/// Bytes of each message, kept only where they differ between messages.
+template <class T>
+struct sizes {
+    static constexpr bool varies = !footprint_is_constant<T>;
+    struct none {};
+    [[no_unique_address]] std::conditional_t<varies, std::array<std::uint64_t, span>, none> bytes;
+};
+
+template <class T>
+struct block {
+    block* next_free = nullptr;
+    duration opened{}; // on the endpoint's clock
+    std::array<slot<T>, span> slots;
+    sizes<T> weight;
+
+    block() noexcept = default; // weights are written before they are read
+
+    /// Asks for the lines a receiver that works through a backlog will read soon. Only worth it, and only harmless, where senders are done
+    /// with them. An address beyond the block does no harm.
+    void expect_reads(std::uint32_t i) const noexcept {
+        constexpr std::uintptr_t ahead = 512;
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(&slots[i]) + ahead));
+    }
+    void expect_reads_from_start() const noexcept {
+        const auto at = reinterpret_cast<std::uintptr_t>(this);
+        for (std::uintptr_t line = 0; line < 512; line += 64) { __builtin_prefetch(reinterpret_cast<const void*>(at + line)); }
+    }
+
+    /// The word of a message without an envelope, sent at `when`.
+    std::uint64_t word_at(duration when) const noexcept {
+        constexpr std::int64_t most = std::int64_t{1} << 60; // a message sent 36 years after its block was opened stays that old
+        return static_cast<std::uint64_t>(std::clamp<std::int64_t>(when.count() - opened.count(), -most, most - 1)) << 3 | slot_ready;
+    }
+    /// The word of one with.
+    static std::uint64_t word_of(const envelope* e) noexcept {
+        static_assert(alignof(envelope) > slot_bits_mask);
+        return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(e)) | slot_ready | slot_enveloped | (e->is_timed() ? std::uint64_t{slot_timed} : 0);
+    }
+
+    static envelope* enveloped(std::uint64_t word) noexcept {
+        return (word & slot_enveloped) != 0 ? reinterpret_cast<envelope*>(static_cast<std::uintptr_t>(word & ~slot_bits_mask)) : nullptr;
+    }
+    duration sent(std::uint64_t word) const noexcept {
+        if (const envelope* const e = enveloped(word)) { return e->sent; }
+        return opened + duration(static_cast<std::int64_t>(word) >> 3);
+    }
+};
+
+} // namespace mailroom::detail

@@ -1,0 +1,133 @@
+// stream<T>: one log in memory. Dense offsets, total order, lock-free append.
+//
+// Invariants
+//   1. An offset belongs to the sender whose CAS on `head_` took it. From then on that sender only does what cannot throw, so there are
+//      no holes: every offset below head becomes ready.
+//   2. A block is installed for every offset below `limit_`; a sender takes offsets below `limit_` only.
+//   3. A block is released when all its offsets were settled, which needs all of them to have been taken and written. So whoever owns an
+//      unsettled offset may use its block without protection, and nobody else touches a block: there is no stale access to guard against,
+//      and a released block can be freed at once.
+//
+// Memory order
+//   install:  directory entry (relaxed) -> `limit_` store release.   sender: `limit_` load acquire -> find.                       (pair 1)
+//   publish:  body, envelope -> `ready` store release.               reader: `ready` load acquire -> body.                        (pair 2)
+//   reuse:    the cursor saw every slot released (acquire) -> `release` under `mutex_` -> `grow` under `mutex_` -> pair 1.
+//   waking:   a waiter sets `waiters` by fetch_or on `head_`, and goes to sleep only if the head it got back holds nothing for it. A sender's
+//             CAS on the same word comes after that in the word's modification order, so it sees the flag and wakes. No fence, no second word.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/stream/block.hpp>
+#include <mailroom/stream/directory.hpp>
+#include <mailroom/stream/recycler.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+
+namespace mailroom::detail {
+
+/// `head_`: the next offset, and two flags.
+enum head_bits : std::uint64_t { head_closed = 1, head_waiters = 2, head_one = 4 };
+inline constexpr unsigned head_shift = 2;
+
+template <class T>
+class stream {
+public:
+    stream() = default;
+    stream(const stream&) = delete;
+    stream& operator=(const stream&) = delete;
+
+    /// Frees the blocks; the bodies in them must have ended.
+    ~stream() {
+        for (std::uint64_t s = blocks_.lowest(); s != blocks_.highest(); ++s) { delete blocks_.in_span(s); }
+    }
+
+    offset head() const noexcept { return head_.load(std::memory_order_acquire) >> head_shift; }
+    bool closed() const noexcept { return (head_.load(std::memory_order_acquire) & head_closed) != 0; }
+
+    /// What `take` found.
+    struct taken {
+        offset first;
+        bool taken;
+        bool wake; // somebody waits for messages: call wake after `publish`
+    };
+
+    /// Takes `n` offsets in a row at time `now`, if `admit(first offset)` agrees and the stream is open; otherwise takes none.
+    /// May throw std::bad_alloc, then nothing was taken.
+    template <class Admit>
+    taken take(std::uint64_t n, duration now, Admit admit) {
+        std::uint64_t h = head_.load(std::memory_order_relaxed);
+        for (;;) {
+            const offset first = h >> head_shift;
+            if ((h & head_closed) != 0) { return {first, false, false}; }
+            if (first + n > limit_.load(std::memory_order_acquire)) { // pair 1
+                grow(first + n, now);
+                h = head_.load(std::memory_order_relaxed);
+                continue;
+            }
+            if (!admit(first)) {
+                // What the answer was based on may be older than the head: ask again only if the head moved.
+                const std::uint64_t again = head_.load(std::memory_order_relaxed);
+                if (again == h) { return {first, false, false}; }
+                h = again;
+                continue;
+            }
+            if (head_.compare_exchange_weak(h, h + n * head_one, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+                return {first, true, (h & head_waiters) != 0};
+            }
+        }
+    }
+
+    /// The block of an offset that the caller owns.
+    block<T>* at(offset o) const noexcept { return blocks_.find(o); }
+
+    /// Lets a block go that nobody will look up any more: its owner keeps the pointer until it releases it.
+    void detach(offset first, const block<T>* b) noexcept {
+        const std::lock_guard lock(mutex_);
+        blocks_.remove(first, b);
+    }
+
+    void close() noexcept { head_.fetch_or(head_closed, std::memory_order_seq_cst); }
+
+    /// A receiver is about to sleep. Returns the head: sleep only if it holds nothing more.
+    offset announce_waiter() noexcept { return head_.fetch_or(head_waiters, std::memory_order_seq_cst) >> head_shift; }
+    void nobody_waits() noexcept { head_.fetch_and(~static_cast<std::uint64_t>(head_waiters), std::memory_order_seq_cst); }
+
+    /// Takes back a block all of whose messages are settled and ended; `first` is its first offset.
+    void release(offset first, block<T>* b) noexcept {
+        block<T>* surplus = nullptr;
+        {
+            const std::lock_guard lock(mutex_);
+            blocks_.remove(first, b);
+            surplus = spare_.put(b);
+        }
+        delete surplus;
+    }
+
+private:
+    /// Installs blocks until `limit_` is at least `wanted`.
+    void grow(offset wanted, duration now) {
+        const std::lock_guard lock(mutex_);
+        offset limit = limit_.load(std::memory_order_relaxed);
+        while (limit < wanted) {
+            blocks_.reserve(limit);
+            block<T>* const b = spare_.get();
+            // Also brings the block into this core's cache, all lines at once.
+            for (auto& s : b->slots) { s.ready.store(slot_empty, std::memory_order_relaxed); }
+            b->opened = now;
+            blocks_.install(limit, b);
+            limit += span;
+            limit_.store(limit, std::memory_order_release); // pair 1
+        }
+    }
+
+    alignas(64) std::atomic<std::uint64_t> head_{0}; // written by every sender
+    alignas(64) std::atomic<offset> limit_{0};       // read by every sender, written once a block
+    directory<block<T>> blocks_;
+    std::mutex mutex_; // directory, spare blocks
+    recycler<block<T>> spare_;
+};
+
+} // namespace mailroom::detail
