@@ -120,7 +120,7 @@ public:
         if (e.node != nullptr) { --nodes; }
     }
     std::uint64_t weigh(offset first, offset last) const noexcept override { return (last - first) * 10; }
-    std::uint32_t weight(void*, std::uint32_t) const noexcept override { return 10; }
+    std::uint64_t weight(void*, std::uint32_t) const noexcept override { return 10; }
     duration sent_if_plain(void*, std::uint32_t) const noexcept override { return 0s; }
     void release_block(offset first, void* b) noexcept override {
         const auto at = blocks.find(first);

@@ -126,6 +126,7 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
 inline cursor::outcome cursor::settle(const handle& at, verb what, duration after, std::string reason) noexcept {
     bool done = false;
     bool orphan = false;
+    page* lost = nullptr;
     {
         session s(*this);
         orphan = orphaned_;
@@ -145,14 +146,20 @@ inline cursor::outcome cursor::settle(const handle& at, verb what, duration afte
                 defer(p, i, what == verb::release ? 0 : 1); // no memory: back in the queue without its pause, when there is some
                 done = true;
             } else if (lane_state::kind(seen) == lane_state::lost) {
-                end_lost(p, i);
+                p.state[i].store(lane_state::of(lane_state::ended), std::memory_order_release);
+                host_.hold();
+                lost = &p;
             }
         }
+    }
+    if (lost != nullptr) {
+        end_lost(*lost, index_in_span(at.place));
+        host_.let_go();
     }
     return {done, orphan};
 }
 
-/// The holder of a purged message lets go.
+/// The holder of a purged message lets go. Called without the mutex: the word says `ended`, so nobody else comes near.
 inline void cursor::end_lost(page& p, std::uint32_t i) noexcept {
     const cursor_host::view v = host_.look(p.block, i);
     entry e;
@@ -161,6 +168,7 @@ inline void cursor::end_lost(page& p, std::uint32_t i) noexcept {
     e.body = v.body;
     e.cover = v.cover;
     host_.end(e);
+    const std::lock_guard lock(mutex_);
     release_slot(p, i);
 }
 

@@ -193,7 +193,10 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
         if (at >= until) { break; }
         if (at >= pages_until_.load(std::memory_order_relaxed)) { open_page(at); }
         const std::size_t n = std::min({most, static_cast<std::size_t>(until - at), static_cast<std::size_t>(span - index_in_span(at))});
-        if (!next_.compare_exchange_weak(word, word + 2 * n, std::memory_order_seq_cst, std::memory_order_relaxed)) { continue; }
+        // With the flag: from here on these are older than all of the lane, and no claim of the lane may overtake them.
+        if (!next_.compare_exchange_weak(word, (word + 2 * n) | 1, std::memory_order_seq_cst, std::memory_order_relaxed)) { continue; }
+        is_gated_ = true;
+        gate_.store(0, std::memory_order_relaxed);
         page& p = *pages_.find(at);
         most -= n;
         std::uint32_t i = index_in_span(at);
