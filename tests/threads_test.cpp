@@ -40,6 +40,8 @@ TEST_CASE("threads: none exists because of queues") {
         if (i % 3 == 0) { q.close(); }
     }
     CHECK(threads_of_this_process() == before);
-    auto workers = queues[1]->consume([](const int&) {}, {.concurrency = {.min = 2, .max = 2}});
-    CHECK(threads_of_this_process() == before + 2);  // what says so, does so
+    mailroom::queue<int> plain({.lease = 0s});
+    auto workers = plain.consume([](const int&) {}, {.concurrency = {.min = 2, .max = 2}});
+    CHECK(workers.threads() == 2);
+    CHECK(threads_of_this_process() >= before + 2);  // what says so, does so; a sanitizer may add one of its own
 }
