@@ -64,3 +64,29 @@ TEST_CASE("source: goes when the last who refers to it lets go") {
     }
     CHECK(gone);
 }
+
+TEST_CASE("source: what it is to keep stays until it goes, or until somebody takes it") {
+    class kept final : public mailroom::detail::keepsake {
+    public:
+        kept(const void* of, int& ended) : keepsake(of), ended_(ended) {}
+        ~kept() override { ++ended_; }
+
+    private:
+        int& ended_;
+    };
+    bool gone = false;
+    int ended = 0;
+    const int a = 0, b = 0;
+    auto* const s = new nothing_here(gone);
+    CHECK(s->take_kept(&a) == nullptr);
+    auto* const first = new kept(&a, ended);
+    s->keep(*first);
+    s->keep(*new kept(&b, ended));
+    s->keep(*new kept(&b, ended));
+    CHECK(s->take_kept(&a) == first);
+    CHECK(s->take_kept(&a) == nullptr);
+    s->unrefer();
+    CHECK(gone);
+    CHECK(ended == 2);
+    delete first;
+}

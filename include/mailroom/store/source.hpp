@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -25,13 +26,64 @@ enum class outlook : std::uint8_t {
     finished, // closed, and nothing is ready, parked or in flight
 };
 
-template <class T>
-class source {
+/// Something small that stays with a source until that goes, because a late call may still look at it.
+class keepsake {
 public:
-    source() = default;
-    source(const source&) = delete;
-    source& operator=(const source&) = delete;
+    keepsake(const keepsake&) = delete;
+    keepsake& operator=(const keepsake&) = delete;
+    virtual ~keepsake() = default;
 
+protected:
+    explicit keepsake(const void* of) noexcept : of_(of) {}
+
+private:
+    friend class source_base;
+    const void* const of_;
+    keepsake* next_ = nullptr;
+};
+
+/// What a source is without its `T`: counted references, and keepsakes.
+class source_base {
+public:
+    source_base() = default;
+    source_base(const source_base&) = delete;
+    source_base& operator=(const source_base&) = delete;
+
+    void refer(std::size_t n = 1) noexcept { references_.fetch_add(n, std::memory_order_relaxed); }
+    void unrefer() noexcept {
+        if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) { destroy(); }
+    }
+
+    /// Keeps `k`, made with `new`, until the source goes or somebody takes it.
+    void keep(keepsake& k) noexcept {
+        const std::lock_guard lock(mutex_);
+        k.next_ = kept_;
+        kept_ = &k;
+    }
+    /// One that was kept and is `of` the same, to be used again; or nullptr.
+    keepsake* take_kept(const void* of) noexcept {
+        const std::lock_guard lock(mutex_);
+        for (keepsake** at = &kept_; *at != nullptr; at = &(*at)->next_) {
+            if ((*at)->of_ == of) { return std::exchange(*at, (*at)->next_); }
+        }
+        return nullptr;
+    }
+
+protected:
+    ~source_base() {
+        while (kept_ != nullptr) { delete std::exchange(kept_, kept_->next_); }
+    }
+    virtual void destroy() noexcept = 0;
+
+private:
+    std::atomic<std::size_t> references_{1};
+    std::mutex mutex_; // held for a few instructions
+    keepsake* kept_ = nullptr;
+};
+
+template <class T>
+class source : public source_base {
+public:
     /// A delivery if there is one; never waits.
     virtual std::optional<delivery<T>> take_one() = 0;
     /// Appends up to `max`, waiting for the first until `deadline` or a stop. Returns how many.
@@ -57,17 +109,8 @@ public:
     /// Whether what is received early may later turn out not to be the most urgent.
     virtual bool has_priorities() const noexcept = 0;
 
-    void refer(std::size_t n = 1) noexcept { references_.fetch_add(n, std::memory_order_relaxed); }
-    void unrefer() noexcept {
-        if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) { destroy(); }
-    }
-
 protected:
     ~source() = default;
-    virtual void destroy() noexcept = 0;
-
-private:
-    std::atomic<std::size_t> references_{1};
 };
 
 /// A counted reference to a source.
