@@ -12,7 +12,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <filesystem>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -118,6 +120,11 @@ public:
     void await_parked(std::size_t n) {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return static_cast<std::size_t>(std::ranges::count_if(parked_, [this](const place* p) { return rests(*p); })) >= n; });
+    }
+
+    std::size_t parked() {
+        const std::lock_guard lock(mutex_);
+        return static_cast<std::size_t>(std::ranges::count_if(parked_, [this](const place* p) { return rests(*p); }));
     }
 
     duration now() const noexcept override { return clock_.now(); }
@@ -314,8 +321,9 @@ TEST_CASE("consumer: a manual handler that neither settles nor keeps its deliver
     });
     q.send(7);
     CHECK(attempts.await(3) == std::vector<std::uint32_t>{1, 2, 3});
-    CHECK(c.drain(mailroom::clock::never));
+    CHECK_FALSE(c.drain(0s));  // the third is still in our hands
     CHECK(kept->ack());
+    CHECK(c.drain(mailroom::clock::never));
     CHECK(q.statistics().acked == 1);
 }
 
@@ -883,6 +891,248 @@ TEST_CASE("consumer: after close it handles what is left, then idles") {
     CHECK(q.drain(mailroom::clock::never));
     until([&] { return done == 100; });
     CHECK(c.running());
+}
+
+// ------------------------------------------------------------------------------- deliveries that left their handler
+
+namespace {
+
+/// Where handlers put deliveries that somebody else settles.
+class shelf_of_deliveries {
+public:
+    void put(delivery<int> d) {
+        const std::lock_guard lock(mutex_);
+        held_.push_back(std::move(d));
+        changed_.notify_all();
+    }
+    void await(std::size_t n) {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return held_.size() >= n; });
+    }
+    delivery<int> take() {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return !held_.empty(); });
+        delivery<int> d = std::move(held_.back());
+        held_.pop_back();
+        return d;
+    }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<delivery<int>> held_;
+};
+
+}  // namespace
+
+TEST_CASE("consumer: a drain waits for deliveries that a handler has moved elsewhere") {
+    enum class ending { settled, dropped, too_late };
+    for (const bool by_executor : {false, true}) {
+        for (const ending end : {ending::settled, ending::dropped, ending::too_late}) {
+            CAPTURE(by_executor);
+            CAPTURE(static_cast<int>(end));
+            watched_clock clock;
+            auto o = on<int>(clock);
+            o.lease = 0s;
+            queue<int> q(o);
+            shelf_of_deliveries shelf;
+            consume_options how{.concurrency = {1, 2}, .prefetch = 3};
+            if (by_executor) {
+                how.executor = [](std::function<void()> f) { f(); };
+            }
+            auto c = q.consume([&](delivery<int> d) { shelf.put(std::move(d)); }, how);
+            for (int i = 0; i < 3; ++i) { q.send(i); }
+            shelf.await(3);
+            CHECK_FALSE(c.drain(0s));
+            CHECK_FALSE(c.running());
+            CHECK(shelf.take().ack());
+            CHECK_FALSE(c.drain(0s));
+            auto second = shelf.take();
+            CHECK(second.extend(1s));
+            std::atomic<int> answer{-1};
+            until([&] { return clock.parked() == 0; });  // the consumer's threads have gone
+            std::thread drainer([&] { answer = c.drain(1h) ? 1 : 0; });
+            clock.await_parked(1);
+            CHECK(second.nack(2h));
+            CHECK(answer == -1);
+            if (end == ending::settled) {
+                CHECK(shelf.take().reject("odd"));
+            } else if (end == ending::dropped) {
+                const auto last = shelf.take();
+            } else {
+                while (answer == -1) {
+                    clock.advance(30min);
+                    std::this_thread::yield();
+                }
+            }
+            drainer.join();
+            CHECK(answer == (end == ending::too_late ? 0 : 1));
+            if (end == ending::settled) {
+                CHECK(q.statistics().parked == 1);
+                CHECK(q.dead().size() == 1);
+            }
+            if (end == ending::too_late) { shelf.take().release(); }
+            CHECK(c.drain(0s));
+        }
+    }
+}
+
+TEST_CASE("consumer: a drain waits for the holder of a delivery whose message others were given meanwhile") {
+    watched_clock clock;
+    auto o = on<int>(clock);
+    o.lease = 1s;
+    queue<int> q(o);
+    shelf_of_deliveries shelf;
+    auto c = q.consume([&](delivery<int> d) { shelf.put(std::move(d)); });
+    q.send(1);
+    shelf.await(1);
+    c.stop();
+    clock.advance(1min);
+    auto again = q.try_receive();
+    REQUIRE(again);
+    CHECK(again->attempt() == 2);
+    CHECK_FALSE(c.drain(0s));
+    CHECK_FALSE(shelf.take().ack());
+    CHECK(c.drain(mailroom::clock::never));
+    CHECK(again->ack());
+}
+
+TEST_CASE("consumer: its end does not wait for deliveries that are elsewhere, and they outlive everybody") {
+    auto q = std::make_unique<queue<support::tracked>>();
+    std::optional<delivery<support::tracked>> first, second;
+    gate g;
+    auto c = std::make_unique<consumer>(q->consume([&](delivery<support::tracked> d) {
+        (d->value() == 1 ? first : second).emplace(std::move(d));
+        g.pass();
+    }));
+    q->send(1);
+    q->send(2);
+    g.let(1);
+    g.await(1);
+    g.let(1);
+    until([&] { return q->statistics().in_flight == 2 && g.inside() == 0; });
+    SUBCASE("the consumer, then the queue") {
+        c.reset();
+        CHECK(q->statistics().in_flight == 2);
+        CHECK(first->ack());
+        CHECK(q->statistics().acked == 1);
+        q.reset();
+        CHECK(second->body().value() == 2);
+        CHECK_FALSE(second->ack());
+    }
+    SUBCASE("the queue, then the consumer") {
+        q.reset();
+        CHECK_FALSE(c->drain(0s));
+        CHECK_FALSE(first->extend(1s));
+        CHECK_FALSE(first->ack());
+        c.reset();
+        CHECK_FALSE(second->extend(1s));
+        second.reset();
+    }
+    SUBCASE("drained by whoever is last") {
+        q.reset();
+        first.reset();
+        CHECK_FALSE(second->nack());
+        CHECK(c->drain(0s));
+    }
+    SUBCASE("the next consumer does not wait for those of the one before") {
+        c.reset();
+        auto next = q->consume([](delivery<support::tracked> d) { d.ack(); });
+        q->send(3);
+        until([&] { return q->statistics().acked == 1; });
+        CHECK(next.drain(mailroom::clock::never));
+        first.reset();
+        CHECK(second->ack());
+    }
+    c.reset();
+    q.reset();
+    first.reset();
+    second.reset();
+    CHECK(support::tracked::live() == 0);
+    CHECK(support::tracked::faults() == 0);
+}
+
+TEST_CASE("consumer: deliveries settled and extended by other threads while consumers come and go") {
+    const int rounds = static_cast<int>(support::scaled(300));
+    queue<int> q;
+    std::atomic<int> acked{0};
+    for (int i = 0; i < rounds; ++i) {
+        std::optional<delivery<int>> at_work;
+        std::atomic<bool> given{false}, extended{false};
+        auto c = std::make_unique<consumer>(q.consume([&](delivery<int> d) {
+            at_work.emplace(std::move(d));
+            given = true;
+        }));
+        q.send(i);
+        until([&] { return given.load(); });
+        std::thread settles([&] {
+            until([&] { return extended.load(); });
+            acked += at_work->ack() ? 1 : 0;
+        });
+        std::thread extends([&] {
+            for (int k = 0; k < 20; ++k) {
+                at_work->extend(1min);
+                extended = true;
+            }
+        });
+        if (i % 2 == 0) {
+            CHECK(c->drain(mailroom::clock::never));
+            CHECK(q.statistics().acked == static_cast<std::uint64_t>(i) + 1);
+        }
+        c.reset();
+        settles.join();
+        extends.join();
+    }
+    CHECK(acked == rounds);
+    CHECK(q.statistics().in_flight == 0);
+}
+
+TEST_CASE("consumer: with an executor a thread exists only once there is an instant to wait for") {
+    const auto threads = [] {
+        const std::filesystem::directory_iterator tasks("/proc/self/task");
+        return std::distance(begin(tasks), end(tasks));
+    };
+    if (!std::filesystem::exists("/proc/self/task")) { return; }
+    const auto before = threads();  // those of ended tests may still be going
+    watched_clock clock;
+    auto o = on<int>(clock);
+    o.lease = 0s;
+    consume_options how{.concurrency = {1, 4}, .executor = [](std::function<void()> f) { f(); }};
+    int done = 0;
+    SUBCASE("none for plain messages without leases") {
+        queue<int> q(o);
+        const auto c = q.consume([&](const int&) { ++done; }, how);
+        for (int i = 0; i < 100; ++i) { q.send(i); }
+        CHECK(done == 100);
+        CHECK(threads() <= before);
+    }
+    SUBCASE("one for a lease") {
+        o.lease = 1s;
+        queue<int> q(o);
+        const auto c = q.consume([&](const int&) { ++done; }, how);
+        CHECK(threads() <= before);
+        q.send(1);
+        clock.await_parked(1);
+        CHECK(done == 1);
+    }
+    SUBCASE("one for what is delayed") {
+        queue<int> q(o);
+        const auto c = q.consume([](const int&) {}, how);
+        q.send(1, properties{.delay = 1s});
+        clock.await_parked(1);
+        CHECK(done == 0);
+    }
+    SUBCASE("one for a rate limit that is reached") {
+        how.max_per_second = 2;
+        queue<int> q(o);
+        const auto c = q.consume([&](const int&) { ++done; }, how);
+        q.send(1);
+        CHECK(done == 1);
+        CHECK(threads() <= before);
+        q.send(2);
+        clock.await_parked(1);
+        CHECK(done == 2);
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------ executors

@@ -158,6 +158,17 @@ struct delivery_access {
         d.owner_.store(nullptr, std::memory_order_relaxed);
         return d.at_;
     }
+    /// Whom a delivery that is not settled asks.
+    template <class T>
+    static settler& owner(const delivery<T>& d) noexcept {
+        assert(d.held());
+        return *d.owner_.load(std::memory_order_relaxed);
+    }
+    /// From now on it asks `to`, who is to pass it on. Before anybody else knows the delivery.
+    template <class T>
+    static void redirect(delivery<T>& d, settler& to) noexcept {
+        d.owner_.store(&to, std::memory_order_relaxed);
+    }
     template <class T>
     static const handle& where(const delivery<T>& d) noexcept {
         return d.at_;
