@@ -80,9 +80,10 @@ double throughput(const load& l, Make make) {
         std::uint64_t check = 0;
         for (;;) {
             const std::size_t n = from.take([&check](const Body& b) { check += traits::check(b); });
-            taken += n;
-            if (n != 0) { continue; }
-            me.taken.store(taken, std::memory_order_relaxed);
+            if (n != 0) {
+                me.taken.store(taken += n, std::memory_order_relaxed);
+                continue;
+            }
             if (sending.load(std::memory_order_relaxed) == 0) {
                 std::size_t sum = 0;
                 for (const detail::worker& r : receivers) { sum += r.taken.load(std::memory_order_relaxed); }
@@ -91,7 +92,7 @@ double throughput(const load& l, Make make) {
             if (l.idle == when_empty::yields) {
                 std::this_thread::yield();
             } else {
-                for (int i = 0; i < 16; ++i) { pause(); }
+                for (int i = 0; i < 64; ++i) { pause(); }
             }
         }
         me.check = check;
@@ -128,7 +129,7 @@ double throughput(const load& l, Make make) {
 
     std::size_t taken = 0;
     std::uint64_t check = 0, expected = 0;
-    clock::time_point start = clock::time_point::max(), end = clock::time_point::min();
+    clock::time_point start = clock::time_point::max(), end = clock::time_point::max();
     for (std::size_t who = 0; who < producers; ++who) {
         expected += expected_check(who, share);
         start = std::min(start, senders[who].start);
@@ -136,7 +137,7 @@ double throughput(const load& l, Make make) {
     for (const detail::worker& r : receivers) {
         taken += r.taken.load();
         check += r.check;
-        end = std::max(end, r.end);
+        end = std::min(end, r.end); // the first who saw that all were taken: the others may have to wait for a core to see it
     }
     if (taken != share * producers || check != expected) { give_up("messages were lost, doubled or damaged (" + l.shape() + ")"); }
     return static_cast<double>(taken) / seconds(end - start) / 1e6;
