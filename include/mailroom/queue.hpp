@@ -130,34 +130,26 @@ public:
     /// follow. Throws as `send`; more than max_messages at once: errc::too_large. An empty range: the next offset.
     template <detail::range_of<T> Range>
     offset send_many(Range&& range) {
+        using element = std::remove_cvref_t<detail::range_element<Range>>;
         constexpr bool gives_up = detail::gives_up_elements<Range>;
-        std::vector<T> values;
-        if constexpr (requires { std::size(range); }) { values.reserve(static_cast<std::size_t>(std::size(range))); }
-        for (auto&& value : range) {
-            if constexpr (gives_up) {
-                values.push_back(std::move(value));
-            } else {
-                values.push_back(static_cast<T>(std::forward<decltype(value)>(value)));
-            }
+        if constexpr (
+            requires {
+                std::data(range);
+                std::size(range);
+            } && std::is_same_v<element, T> && !detail::is_boxed<T> && (gives_up || std::is_nothrow_copy_constructible_v<T>)) {
+            // Straight into their slots: nothing can throw once they have their places, and until then the range is as it was.
+            auto* const values = std::data(range);
+            return send_in_place(static_cast<std::size_t>(std::size(range)), [values](std::size_t i) -> const T& { return values[i]; },
+                                 [values](std::size_t i, detail::body<T>& slot) noexcept {
+                                     if constexpr (gives_up) {
+                                         slot.put(std::move(values[i]));
+                                     } else {
+                                         slot.put(T(values[i]));
+                                     }
+                                 });
+        } else {
+            return send_collected(std::forward<Range>(range));
         }
-        // Whatever goes wrong from here on, a range that gave its elements up has them again.
-        const auto give_back = [&]() noexcept {
-            if constexpr (gives_up && std::is_nothrow_move_assignable_v<T> && std::is_same_v<detail::range_element<Range>, T&>) {
-                auto from = values.begin();
-                for (auto&& value : range) { value = std::move(*from++); }
-            }
-        };
-        struct guard {
-            const decltype(give_back)& undo;
-            bool sent = false;
-            ~guard() {
-                if (!sent) { undo(); }
-            }
-        } kept{give_back};
-        for (const T& value : values) { core_->check(value, no_properties); }
-        result<offset> done = core_->send_many(values, clock::never, stop_token());
-        kept.sent = done.has_value() && *done != no_offset;
-        return value_or_throw(done);
     }
 
     // ----------------------------------------------------------------------------------------------------------------------- receiving
@@ -247,6 +239,69 @@ private:
     static offset value_or_throw(result<offset>& done) {
         if (!done) { done.error().raise(); }
         return *done;
+    }
+    template <class Look, class Put>
+    offset send_in_place(std::size_t n, Look look, Put put) {
+        if (core_->validates()) {
+            for (std::size_t i = 0; i < n; ++i) { core_->check(look(i), no_properties); }
+        }
+        result<offset> done = core_->send_many(n, look, put, clock::never, stop_token());
+        return value_or_throw(done);
+    }
+    // A range of something else, or of what may throw: collected first, and given back if it is not sent.
+    template <class Range>
+    offset send_collected(Range&& range) {
+        constexpr bool gives_up = detail::gives_up_elements<Range>;
+        struct plain {
+            T value;
+        };
+        using held = std::conditional_t<detail::is_boxed<T>, std::unique_ptr<T>, plain>; // never a vector<bool>
+        std::vector<held> values;
+        if constexpr (requires { std::size(range); }) { values.reserve(static_cast<std::size_t>(std::size(range))); }
+        const auto keep = [&values](auto&& value) {
+            if constexpr (detail::is_boxed<T>) {
+                values.push_back(std::make_unique<T>(std::forward<decltype(value)>(value)));
+            } else {
+                values.push_back(plain{static_cast<T>(std::forward<decltype(value)>(value))});
+            }
+        };
+        for (auto&& value : range) {
+            if constexpr (gives_up) {
+                keep(std::move(value));
+            } else {
+                keep(std::forward<decltype(value)>(value));
+            }
+        }
+        const auto body_of = [&values](std::size_t i) -> T& {
+            if constexpr (detail::is_boxed<T>) {
+                return *values[i];
+            } else {
+                return values[i].value;
+            }
+        };
+        const auto give_back = [&]() noexcept {
+            if constexpr (gives_up && std::is_nothrow_move_assignable_v<T> && std::is_same_v<detail::range_element<Range>, T&>) {
+                std::size_t i = 0;
+                for (auto&& value : range) { value = std::move(body_of(i++)); }
+            }
+        };
+        struct guard {
+            const decltype(give_back)& undo;
+            bool sent = false;
+            ~guard() {
+                if (!sent) { undo(); }
+            }
+        } kept{give_back};
+        const offset first = send_in_place(values.size(), [&](std::size_t i) -> const T& { return body_of(i); },
+                                           [&values](std::size_t i, detail::body<T>& slot) noexcept {
+                                               if constexpr (detail::is_boxed<T>) {
+                                                   slot.put(std::move(values[i]));
+                                               } else {
+                                                   slot.put(std::move(values[i].value));
+                                               }
+                                           });
+        kept.sent = first != no_offset;
+        return first;
     }
     offset deliver(T& value, properties* props, duration deadline, const stop_token& stop) {
         core_->check(value, props != nullptr ? *props : no_properties);

@@ -87,6 +87,7 @@ public:
                 c.divert(p, i);
                 continue;
             }
+            c.expect_lease(p, clock.now());
             p.state[i].store(c.lease_word(clock.now()), std::memory_order_release);
             return {&p, 0, 1, claim.first};
         }

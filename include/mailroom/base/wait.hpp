@@ -24,6 +24,22 @@ namespace detail {
 
 class wait_list;
 
+/// A mutex that is held for some tens of instructions only: it is worth looking again a few times before the kernel is asked to wait.
+class brief_mutex {
+public:
+    void lock() noexcept {
+        for (int i = 0; i < 64; ++i) {
+            if (mutex_.try_lock()) { return; }
+            pause();
+        }
+        mutex_.lock();
+    }
+    void unlock() noexcept { mutex_.unlock(); }
+
+private:
+    std::mutex mutex_;
+};
+
 /// One who waits. `wake` is called once, by whoever took the node out of its list, without a lock.
 class waiter {
 public:

@@ -51,6 +51,7 @@ struct page {
     void* block = nullptr;      // of the stream
     duration earliest{};        // no lease in this page ends before; guarded by the cursor's mutex
     std::uint32_t done = 0;     // slots released by the index; likewise
+    std::atomic<bool> watched{false}; // whether `earliest` counts: the first lease in a page makes it so
     std::array<std::atomic<std::uint64_t>, span> state;
 
     bool complete() const noexcept {

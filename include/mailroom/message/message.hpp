@@ -57,7 +57,7 @@ public:
         } else {
             delete body_;
         }
-        if (cover_ != nullptr) { delete cover_; }
+        if (cover_ != nullptr) [[unlikely]] { end_cover(cover_); }
     }
 
     /// The body. Valid as long as this message.
@@ -84,6 +84,9 @@ public:
 private:
     friend struct detail::message_access;
     enum class kind : unsigned char { inside, boxed, view };
+
+    // Out of line, so that what all messages do is short.
+    [[gnu::cold, gnu::noinline]] static void end_cover(const detail::envelope* cover) noexcept { delete cover; }
 
     message(T&& value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
         : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::inside) {}

@@ -23,6 +23,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -95,13 +96,20 @@ public:
         return done;
     }
 
-    /// Appends all of `values` in a row, or none.
-    result<offset> send_many(std::vector<T>& values, duration deadline, const stop_token& stop) {
-        if (values.empty()) { return stream_.closed() ? result<offset>(errc::closed) : result<offset>(stream_.head()); }
-        result<offset> done = attempt_many(values);
-        if (!done && done.error() == errc::full && bounds_.rule() == overflow::block) {
-            done = wait_for_room([&] { return attempt_many(values); }, values.size(), deadline, stop);
+    /// Whether messages are looked at before they are sent.
+    bool validates() const noexcept { return static_cast<bool>(validate_); }
+
+    /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
+    template <class Look, class Put>
+    result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {
+        if (n == 0) { return stream_.closed() ? result<offset>(errc::closed) : result<offset>(stream_.head()); }
+        std::size_t bytes = 0;
+        if (bounds_.limited()) {
+            for (std::size_t i = 0; i < n; ++i) { bytes += footprint_of(look(i)); }
         }
+        const auto once = [&] { return attempt_many(n, bytes, look, put); };
+        result<offset> done = once();
+        if (!done && done.error() == errc::full && bounds_.rule() == overflow::block) { done = wait_for_room(once, n, deadline, stop); }
         return done;
     }
 
@@ -119,7 +127,10 @@ protected:
 
     /// A message is settled, or dead: its id may be sent again.
     void forget_id(const properties& p, offset place) noexcept {
-        if (known_ids_ != nullptr && !p.id.empty()) { known_ids_->settled(p.id, place, clock_.now()); }
+        if (known_ids_ != nullptr) [[unlikely]] { forget_known(p.id, place); }
+    }
+    [[gnu::cold, gnu::noinline]] void forget_known(const std::string& id, offset place) noexcept {
+        if (!id.empty()) { known_ids_->settled(id, place, clock_.now()); }
     }
 
     void forget(const envelope& cover, offset place) noexcept override { forget_id(cover.props, place); }
@@ -189,53 +200,37 @@ private:
         }
     }
 
-    result<offset> attempt_many(std::vector<T>& values) {
-        const std::size_t n = values.size();
-        std::size_t bytes = 0;
-        for (const T& v : values) { bytes += footprint_of(v); }
+    template <class Look, class Put>
+    result<offset> attempt_many(std::size_t n, std::size_t bytes, Look& look, Put& put) {
         if (stream_.closed()) { return errc::closed; }
         if (!bounds_.could_ever_hold(n, bytes)) { return too_large(); }
-        std::vector<std::unique_ptr<T>> boxes;
-        if constexpr (is_boxed<T>) {
-            boxes.reserve(n);
-            for (T& v : values) { boxes.push_back(std::make_unique<T>(std::move_if_noexcept(v))); }
-        }
-        const auto unbox = [&] {
-            if constexpr (is_boxed<T> && std::is_nothrow_move_assignable_v<T>) {
-                for (std::size_t i = 0; i < boxes.size(); ++i) { values[i] = std::move(*boxes[i]); }
-            }
-        };
         for (bool caught_up = false;;) {
             bool full = false;
             const duration now = coarse();
             const auto place = reserve(n, bytes, now, full);
             if (place.taken) {
-                for (std::size_t i = 0; i < n; ++i) {
+                for (std::size_t i = 0; i < n;) { // block by block
                     slot_block& b = *stream_.at(place.first + i);
-                    const std::uint32_t at = index_in_span(place.first + i);
-                    if constexpr (is_boxed<T>) {
-                        set_size(b, at, footprint_of(*boxes[i]));
-                        b.slots[at].value.put(std::move(boxes[i]));
-                    } else {
-                        set_size(b, at, footprint_of(values[i]));
-                        b.slots[at].value.put(std::move(values[i]));
+                    const std::uint32_t from = index_in_span(place.first + i);
+                    const std::uint32_t to = static_cast<std::uint32_t>(std::min<std::size_t>(span, from + (n - i)));
+                    const std::uint64_t word = b.word_at(now);
+                    b.expect_writes(from, to);
+                    for (std::uint32_t at = from; at < to; ++at, ++i) {
+                        if constexpr (sizes<T>::varies) { set_size(b, at, footprint_of(look(i))); }
+                        put(i, b.slots[at].value);
+                        b.slots[at].ready.store(word, std::memory_order_release);
                     }
-                    b.slots[at].ready.store(b.word_at(now), std::memory_order_release);
                 }
                 if (place.wake) { this->wake(n); }
                 return place.first;
             }
-            if (!full) {
-                unbox();
-                return errc::closed;
-            }
+            if (!full) { return errc::closed; }
             if (!caught_up && cursor_.deadline() <= clock_.now()) {
                 cursor_.step();
                 caught_up = true;
                 continue;
             }
             if (bounds_.rule() == overflow::drop_oldest && make_room(n, bytes)) { continue; }
-            unbox();
             return no_room(n);
         }
     }

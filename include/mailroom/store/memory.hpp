@@ -318,18 +318,24 @@ private:
     }
     bool is_untimed(std::uint64_t word) const noexcept { return (word & slot_timed) == 0 && time_to_live_ == duration::zero(); }
 
-    // Working through a backlog, a receiver would wait for each line in turn: an atomic claim lets nothing overtake it.
-    static void foresee(const cursor::lane_claim& claim, const slot_block& b) noexcept {
-        if (claim.known > 2 * span) { b.expect_reads(index_in_span(claim.first)); }
+    // Working through a backlog, a receiver would wait for each line in turn: an atomic claim lets nothing overtake it. Of several, the
+    // last is waited for first: with the eyes on each in turn one would follow its sender from line to line, in its way at each.
+    void foresee(const cursor::lane_claim& claim, const slot_block& b) const noexcept {
+        if (claim.count > 4) {
+            const std::uint32_t first = index_in_span(claim.first), last = first + static_cast<std::uint32_t>(claim.count) - 1;
+            wait_until_written(b.slots[last]);
+            b.expect_reads(first, last + 1);
+        } else if (claim.known > 2 * span) { b.expect_reads(index_in_span(claim.first)); }
     }
 
     template <class Sink>
     std::size_t take_lane(std::size_t max, duration t, Sink& sink) {
-        const cursor::lane_claim claim = cursor_.claim_lane(max, [this] { return stream_.head(); });
+        const cursor::lane_claim claim = cursor_.claim_lane(max, [this] { return stream_.head(); }, false, t);
         if (claim.count == 0) { return claim.index_first ? again : 0; }
         page& p = *claim.where;
         slot_block& b = *static_cast<slot_block*>(p.block);
         foresee(claim, b);
+        cursor_.expect_lease(p, t);
         const std::uint64_t leased = cursor_.lease_word(t);
         std::size_t got = 0;
         const std::uint32_t first = index_in_span(claim.first);

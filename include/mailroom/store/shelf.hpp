@@ -49,12 +49,15 @@ protected:
     }
 
     std::uint64_t wait_until_written(const slot<T>& s) const noexcept {
-        std::uint64_t word = s.ready.load(std::memory_order_acquire);
-        for (unsigned round = 0; word == slot_empty; ++round) { // its sender is between taking the offset and this
-            clock_.relax(round);
-            word = s.ready.load(std::memory_order_acquire);
+        const std::uint64_t word = s.ready.load(std::memory_order_acquire);
+        return word != slot_empty ? word : wait_for_sender(s);
+    }
+    // Its sender is between taking the offset and writing. Looking often would take from it, each time, the line it is writing to.
+    [[gnu::noinline]] std::uint64_t wait_for_sender(const slot<T>& s) const noexcept {
+        for (unsigned round = 0;; ++round) {
+            for (unsigned i = 0; i < 8; ++i) { clock_.relax(round); }
+            if (const std::uint64_t word = s.ready.load(std::memory_order_acquire); word != slot_empty) { return word; }
         }
-        return word;
     }
 
     // cursor_host, as far as bodies are concerned

@@ -63,6 +63,16 @@ struct block {
         for (std::uintptr_t line = 0; line < 512; line += 64) { __builtin_prefetch(reinterpret_cast<const void*>(at + line)); }
     }
 
+    /// Asks for the lines of slots [from, to): all of them at once, so that nobody waits for one after the other.
+    void expect_reads(std::uint32_t from, std::uint32_t to) const noexcept {
+        const auto end = reinterpret_cast<std::uintptr_t>(&slots[0] + to);
+        for (auto at = reinterpret_cast<std::uintptr_t>(&slots[from]); at < end; at += 64) { __builtin_prefetch(reinterpret_cast<const void*>(at)); }
+    }
+    void expect_writes(std::uint32_t from, std::uint32_t to) noexcept {
+        const auto end = reinterpret_cast<std::uintptr_t>(&slots[0] + to);
+        for (auto at = reinterpret_cast<std::uintptr_t>(&slots[from]); at < end; at += 64) { __builtin_prefetch(reinterpret_cast<const void*>(at), 1); }
+    }
+
     /// The word of a message without an envelope, sent at `when`.
     std::uint64_t word_at(duration when) const noexcept {
         constexpr std::int64_t most = std::int64_t{1} << 60; // a message sent 36 years after its block was opened stays that old

@@ -25,18 +25,22 @@ public:
         while (free_ != nullptr) { delete std::exchange(free_, free_->next_free); }
     }
 
-    /// A node in whatever state it was given back in, or a new one. May throw std::bad_alloc.
-    Node* get() {
+    /// A node in whatever state it was given back in, or nullptr: the caller makes a new one.
+    Node* take() noexcept {
         if (free_ != nullptr) {
             --count_;
             return std::exchange(free_, free_->next_free);
         }
-        Node* const node = new Node;
         if (mistakes_ > 0) {
             --mistakes_;
             if (keep_ < most) { ++keep_; }
         }
-        return node;
+        return nullptr;
+    }
+    /// The same, or a new one. May throw std::bad_alloc.
+    Node* get() {
+        Node* const node = take();
+        return node != nullptr ? node : new Node;
     }
 
     /// Takes a node back. Returns one to be deleted, or nullptr: deleting can wait until the mutex is free.

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/base/wait.hpp>
 #include <mailroom/stream/block.hpp>
 #include <mailroom/stream/directory.hpp>
 #include <mailroom/stream/recycler.hpp>
@@ -24,6 +25,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 namespace mailroom::detail {
@@ -107,26 +109,33 @@ public:
     }
 
 private:
-    /// Installs blocks until `limit_` is at least `wanted`.
+    /// Installs blocks until `limit_` is at least `wanted`. A block is made and cleared without the mutex: who releases one does not wait
+    /// for the allocator, or for pages of the system, to serve a sender.
     void grow(offset wanted, duration now) {
-        const std::lock_guard lock(mutex_);
-        offset limit = limit_.load(std::memory_order_relaxed);
-        while (limit < wanted) {
-            blocks_.reserve(limit);
-            block<T>* const b = spare_.get();
+        std::unique_ptr<block<T>> next;
+        for (;;) {
+            {
+                const std::lock_guard lock(mutex_);
+                offset limit = limit_.load(std::memory_order_relaxed);
+                if (next != nullptr && limit < wanted) { // otherwise somebody was faster
+                    blocks_.reserve(limit);
+                    next->opened = now;
+                    blocks_.install(limit, next.release());
+                    limit_.store(limit += span, std::memory_order_release); // pair 1
+                }
+                if (limit >= wanted) { return; }
+                next.reset(spare_.take());
+            }
+            if (next == nullptr) { next = std::make_unique<block<T>>(); }
             // Also brings the block into this core's cache, all lines at once.
-            for (auto& s : b->slots) { s.ready.store(slot_empty, std::memory_order_relaxed); }
-            b->opened = now;
-            blocks_.install(limit, b);
-            limit += span;
-            limit_.store(limit, std::memory_order_release); // pair 1
+            for (auto& s : next->slots) { s.ready.store(slot_empty, std::memory_order_relaxed); }
         }
     }
 
     alignas(64) std::atomic<std::uint64_t> head_{0}; // written by every sender
     alignas(64) std::atomic<offset> limit_{0};       // read by every sender, written once a block
     directory<block<T>> blocks_;
-    std::mutex mutex_; // directory, spare blocks
+    brief_mutex mutex_; // directory, spare blocks
     recycler<block<T>> spare_;
 };
 

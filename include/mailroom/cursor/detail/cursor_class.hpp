@@ -167,9 +167,10 @@ public:
     bool is_always_index() const noexcept { return always_index_; }
 
     /// Takes up to `max` offsets in a row; `head()` reads the end of the stream. Lock-free but for one in `span`, which opens a page and
-    /// may throw std::bad_alloc. `past_index`: although something older is ready in the index.
+    /// may throw std::bad_alloc. `past_index`: although something older is ready in the index. `lease_from`: when the leases begin that the
+    /// caller will write; never: it writes none. A queue that is only popped from so has no deadlines, and need not look at the clock.
     template <class Head>
-    lane_claim claim_lane(std::size_t max, Head head, bool past_index = false) {
+    lane_claim claim_lane(std::size_t max, Head head, bool past_index = false, duration lease_from = clock::never) {
         std::uint64_t word = next_.load(std::memory_order_relaxed);
         for (;;) {
             const offset at = word >> 1;
@@ -181,7 +182,7 @@ public:
                 seen_.store(seen, std::memory_order_relaxed);
             }
             if (at >= pages_until_.load(std::memory_order_acquire)) {
-                open_next_page(at);
+                open_next_page(at, lease_from);
                 word = next_.load(std::memory_order_relaxed);
                 continue;
             }
@@ -197,6 +198,11 @@ public:
 
     /// The word for a delivery claimed at coarse time `t`.
     std::uint64_t lease_word(duration t) const noexcept { return word_of(lease_end(t)); }
+
+    /// To be called before a lease is written into a page, at the time it is counted from.
+    void expect_lease(page& p, duration t) noexcept {
+        if (!p.watched.load(std::memory_order_relaxed)) [[unlikely]] { watch(p, t); }
+    }
 
     /// A claimed message of the lane may not be handed out now: it is delayed or expired. The index takes it.
     void divert(page& p, std::uint32_t i) noexcept;
@@ -300,8 +306,9 @@ private:
     duration lease_end(duration t) const noexcept {
         return options_.lease > duration::zero() ? later(t, options_.lease) : clock::never;
     }
-    void open_next_page(offset at);
-    void open_page(offset at);
+    void open_next_page(offset at, duration lease_from);
+    void open_page(offset at, duration lease_from = clock::never);
+    void watch(page& p, duration t) noexcept;
     void tidy() noexcept;
     void tidy_page(page& p) noexcept;
     void relieve(page& p) noexcept;

@@ -5,12 +5,20 @@
 
 namespace mailroom::detail {
 
-inline void cursor::open_next_page(offset at) {
-    const session s(*this); // also tells those who sleep, if this page brings the first lease
-    open_page(at);
+inline void cursor::open_next_page(offset at, duration lease_from) {
+    const session s(*this);
+    open_page(at, lease_from);
 }
 
-inline void cursor::open_page(offset at) {
+/// The first lease is about to be given, at time `t`, in a page that was opened without; tells those who sleep, if none ends before.
+inline void cursor::watch(page& p, duration t) noexcept {
+    const session s(*this);
+    p.earliest = std::min(p.earliest, lease_end(t));
+    lane_lease_ = std::min(lane_lease_, p.earliest);
+    p.watched.store(true, std::memory_order_relaxed);
+}
+
+inline void cursor::open_page(offset at, duration lease_from) {
     const offset first = pages_until_.load(std::memory_order_relaxed);
     if (at < first) { return; } // somebody was faster
     tidy();
@@ -29,7 +37,8 @@ inline void cursor::open_page(offset at) {
     page* const p = spare_pages_.get();
     p->first = first;
     p->block = host_.block_of(first);
-    p->earliest = lease_end(clock_.coarse());
+    p->earliest = lease_from != clock::never ? lease_end(lease_from) : clock::never;
+    p->watched.store(lease_from != clock::never || options_.lease <= duration::zero(), std::memory_order_relaxed);
     p->done = 0;
     for (auto& word : p->state) { word.store(lane_state::fresh, std::memory_order_relaxed); }
     pages_.install(first, p);
