@@ -40,11 +40,7 @@ start=$SECONDS
 for name in queue transient wakeup options footprint; do
     program=$out/benchmarks/${name}_bench
     wanted "$name" && [ -x "$program" ] || continue
-    if [ "$name" = transient ] && ! grep -q 'results.hpp' "$root/benchmarks/transient_bench.cpp"; then
-        "$program" | tee "$data/transient.txt"
-    else
-        "$program" $quick --json "$data/$name.json"
-    fi
+    "$program" $quick --json "$data/$name.json"
     printf '\n==== %s: %d s so far\n\n' "$name" $((SECONDS - start))
 done
 if wanted include; then "$root/benchmarks/include_cost.sh" $quick --json "$data/include.json"; fi

@@ -30,8 +30,12 @@ std::unique_ptr<envelope> with_key(const char* key) {
 message<tracked> inside(int number) {
     return message_access::make<tracked>(tracked(number), with_key("k"), noon, mailroom::offset{5});
 }
-message<tracked> boxed(int number) {
-    return message_access::make<tracked>(std::make_unique<tracked>(number), with_key("k"), noon, mailroom::offset{5});
+struct bulky : tracked {  // too large for a slot
+    using tracked::tracked;
+    std::array<char, 2000> rest{};
+};
+message<bulky> boxed(int number) {
+    return message_access::make<bulky>(std::make_unique<bulky>(number), with_key("k"), noon, mailroom::offset{5});
 }
 
 struct no_default {
@@ -65,33 +69,41 @@ TEST_CASE("message: take gives the body, from its place or its box") {
     CHECK(kept.value() == 9);  // a view is copied from
 }
 
-TEST_CASE("message: every body ends once, however it is moved about") {
+template <class Make>
+void move_about(Make make) {
+    using made = decltype(make(0));
     const long before = tracked::live();
     {
-        auto a = inside(1);
-        auto b = boxed(2);
+        auto a = make(1);
+        auto b = make(2);
         auto c = std::move(a);
         CHECK(c->value() == 1);
         CHECK(c.props().key == "k");
-        c = std::move(b);  // from inside to boxed
+        c = std::move(b);
         CHECK(c->value() == 2);
-        c = inside(3);     // and back
+        c = make(3);
         CHECK(c->value() == 3);
-        message<tracked>& same = c;
+        made& same = c;
         c = std::move(same);
         CHECK(c->value() == 3);
         CHECK(c.offset() == 5);
-        std::optional<message<tracked>> o(std::move(c));
+        std::optional<made> o(std::move(c));
         o.reset();
-        o.emplace(boxed(4));
-        o = inside(5);
+        o.emplace(make(4));
+        o = make(5);
         CHECK((*o)->value() == 5);
-        std::swap(*o, b = inside(6));
+        std::swap(*o, b = make(6));
         CHECK((*o)->value() == 6);
         CHECK(b->value() == 5);
     }
     CHECK(tracked::live() == before);
     CHECK(tracked::faults() == 0);
+}
+
+TEST_CASE("message: every body ends once, however it is moved about") {
+    move_about(inside);
+    move_about(boxed);
+    static_assert(sizeof(message<bulky>) < 100);  // it carries the box, not what is in it
 }
 
 TEST_CASE("message: a view owns nothing") {

@@ -1,7 +1,8 @@
 // delivery<T>: a message somebody holds for the moment, and the verbs that decide what becomes of it.
 //
 // A delivery looks into the endpoint's memory and keeps that memory alive: it may outlive its endpoint. Every verb but `extend` ends it.
-// Threads: one delivery is a value of one thread at a time, except that `extend` may be called while another thread settles it.
+// Threads: one delivery is a value of one thread at a time, except that `extend` may be called while another thread settles it, as long as
+// its endpoint lives.
 #pragma once
 
 #include <mailroom/base/basics.hpp>

@@ -32,28 +32,29 @@ struct message_access;
 /// A message that has been taken out of its queue, with its properties.
 template <class T>
 class message {
+    static constexpr bool holds_inside = !detail::is_boxed<T>; // what is boxed in its slot stays in its box
+
 public:
-    message(message&& other) noexcept(std::is_nothrow_move_constructible_v<T> || detail::is_boxed<T>)
-        : cover_(other.cover_), timestamp_(other.timestamp_), offset_(other.offset_), kind_(other.kind_) {
-        if (kind_ == kind::inside) {
-            ::new (static_cast<void*>(std::addressof(inside_))) T(std::move(other.inside_));
-        } else {
-            body_ = std::exchange(other.body_, nullptr);
+    message(message&& other) noexcept : cover_(std::exchange(other.cover_, nullptr)), timestamp_(other.timestamp_), offset_(other.offset_), owns_(other.owns_) {
+        if constexpr (holds_inside) {
+            if (owns_) {
+                std::construct_at(std::addressof(inside_), std::move(other.inside_));
+                return;
+            }
         }
-        other.cover_ = nullptr;
+        body_ = std::exchange(other.body_, nullptr);
     }
-    message& operator=(message&& other) noexcept(std::is_nothrow_move_constructible_v<T> || detail::is_boxed<T>) {
+    message& operator=(message&& other) noexcept {
         if (this != &other) {
-            this->~message();
-            ::new (static_cast<void*>(this)) message(std::move(other));
+            std::destroy_at(this);
+            std::construct_at(this, std::move(other));
         }
         return *this;
     }
     ~message() {
-        if (kind_ == kind::inside) {
-            inside_.~T();
-        } else if (kind_ == kind::view) {
-            return;
+        if (!owns_) { return; }
+        if constexpr (holds_inside) {
+            std::destroy_at(std::addressof(inside_));
         } else {
             delete body_;
         }
@@ -61,15 +62,22 @@ public:
     }
 
     /// The body. Valid as long as this message.
-    const T& body() const noexcept { return kind_ == kind::inside ? inside_ : *body_; }
+    const T& body() const noexcept {
+        if constexpr (holds_inside) {
+            if (owns_) { return inside_; }
+        }
+        return *body_;
+    }
     const T& operator*() const noexcept { return body(); }
-    const T* operator->() const noexcept { return &body(); }
+    const T* operator->() const noexcept { return std::addressof(body()); }
 
-    /// Moves the body out; the message is of no further use.
+    /// Moves the body out; the message is of no further use. Of one that is only looked at (in `browse`): copies it.
     T take() && {
-        if (kind_ == kind::inside) { return std::move(inside_); }
+        if constexpr (holds_inside) {
+            if (owns_) { return std::move(inside_); }
+        }
         if constexpr (std::is_copy_constructible_v<T>) {
-            if (kind_ == kind::view) { return *body_; }
+            if (!owns_) { return *body_; }
         }
         return std::move(*body_);
     }
@@ -83,26 +91,28 @@ public:
 
 private:
     friend struct detail::message_access;
-    enum class kind : unsigned char { inside, boxed, view };
 
     // Out of line, so that what all messages do is short.
     [[gnu::cold, gnu::noinline]] static void end_cover(const detail::envelope* cover) noexcept { delete cover; }
 
     message(T&& value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
-        : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::inside) {}
+        requires(!detail::is_boxed<T>)
+        : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), owns_(true) {}
     message(std::unique_ptr<T> value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
-        : body_(value.release()), cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::boxed) {}
+        requires detail::is_boxed<T>
+        : body_(value.release()), cover_(e.release()), timestamp_(when), offset_(place), owns_(true) {}
     message(T* value, const detail::envelope* e, time_point when, mailroom::offset place)
-        : body_(value), cover_(e), timestamp_(when), offset_(place), kind_(kind::view) {}
+        : body_(value), cover_(e), timestamp_(when), offset_(place), owns_(false) {}
 
+    struct nothing {};
     union {
-        T inside_;
+        std::conditional_t<holds_inside, T, nothing> inside_;
         T* body_;
     };
-    const detail::envelope* cover_; // its own, unless this is a view
+    const detail::envelope* cover_; // its own, unless it only looks
     time_point timestamp_;
     mailroom::offset offset_;
-    kind kind_;
+    bool owns_; // otherwise somebody else does, and this looks
 };
 
 namespace detail {

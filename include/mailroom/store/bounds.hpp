@@ -142,11 +142,13 @@ private:
     const std::size_t messages_;
     const std::size_t bytes_;
     memory_budget* const budget_;
-    std::atomic<std::uint64_t> seen_{0};     // of `settled_`; written by senders
-    std::atomic<std::uint64_t> settled_{0};  // ever; written by settlers
-    std::atomic<std::uint64_t> used_{0};     // bytes
-    std::atomic<std::uint32_t> greedy_{0};   // waiters that want more than one place
+    std::atomic<std::uint64_t> seen_{0}; // of `settled_`; written by senders, rarely
+    // Receivers write below at each message, and senders read above: the list keeps the two in different cache lines.
     wait_list senders_;
+    static_assert(sizeof(wait_list) >= 64);
+    std::atomic<std::uint32_t> greedy_{0};  // waiters that want more than one place
+    std::atomic<std::uint64_t> settled_{0}; // ever; written by settlers
+    std::atomic<std::uint64_t> used_{0};    // bytes
 };
 
 } // namespace mailroom::detail

@@ -118,7 +118,8 @@ protected:
         : shelf<T>(c, {.lease = o.lease, .retry = o.retry, .max_in_flight = o.max_in_flight, .time_to_live = o.time_to_live,
                        .priorities = o.priorities, .ordered_by_key = o.ordered_by_key, .max_dead = o.max_dead,
                        .drops_oldest = o.overflow == overflow::drop_oldest}),
-          validate_(o.validate), bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}), is_plain_(!validate_ && !bounds_.limited()) {
+          validate_(o.validate), is_plain_(!o.validate && o.max_messages == 0 && o.max_bytes == 0 && o.budget == nullptr),
+          bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
         if (o.deduplicate.window > duration::zero() || o.deduplicate.until_settled) {
             known_ids_ = std::make_unique<deduplicator>(o.deduplicate.window, o.deduplicate.until_settled);
         }
@@ -142,9 +143,9 @@ protected:
     }
 
     const std::function<bool(const T&, const properties&)> validate_;
-    bounds bounds_;
     const bool is_plain_;
     std::unique_ptr<deduplicator> known_ids_;
+    bounds bounds_; // its end is written at each message: what follows is not
     std::atomic<std::uint64_t> duplicates_{0};
     std::atomic<std::uint64_t> dropped_newest_{0};
 

@@ -56,7 +56,7 @@ public:
             advance();
             if (span_of(o) - lowest_ <= t->mask) { return; }
         }
-        table* const bigger = make_table(t == nullptr ? 4 : (t->mask + 1) * 2);
+        table* const bigger = make_table(t == nullptr ? 16 : (t->mask + 1) * 2);
         if (t != nullptr) {
             for (std::uint64_t s = lowest_; s != highest_; ++s) {
                 bigger->entries()[s & bigger->mask].store(t->entries()[s & t->mask].load(std::memory_order_relaxed), std::memory_order_relaxed);
