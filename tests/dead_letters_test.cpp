@@ -189,6 +189,26 @@ TEST_CASE("redrive: a key's order holds for what lives again") {
     CHECK(q.try_receive()->offset() == 1);
 }
 
+TEST_CASE("redrive: who holds the next of a key may renew a lapsed lease, until what lives again is handed out") {
+    manual_clock clock;
+    for (const bool handed_out : {false, true}) {
+        queue<int> q({.lease = 2s, .ordered_by_key = true, .clock = &clock});
+        q.send(0, {.key = "a"});
+        q.send(1, {.key = "a"});
+        q.try_receive()->reject();
+        auto later = q.try_receive();
+        clock.advance(3s);  // its lease has run out, and nobody has been given it since
+        CHECK(q.dead().redrive(1) == 1);
+        std::optional<mailroom::delivery<int>> first;
+        if (handed_out) { first = q.try_receive(); }
+        CHECK(later->extend(10s) == !handed_out);
+        CHECK(!q.try_receive());  // one of them is out
+        if (first) { CHECK(first->ack()); }
+        if (!handed_out) { CHECK(later->ack()); }
+        CHECK(q.try_receive()->body() == (handed_out ? 1 : 0));
+    }
+}
+
 TEST_CASE("redrive_if: by letter or by body; only those") {
     queue<int> q;
     bury(q, 6);

@@ -172,7 +172,7 @@ public:
     std::optional<message<T>> pop(stop_token stop) { return pop_until(clock::never, stop); }
     std::optional<message<T>> try_pop() {
         std::optional<message<T>> out;
-        core_->pop(1, [&out](message<T>&& m) { out.emplace(std::move(m)); });
+        core_->pop(1, [&out](auto&& made) { out.emplace(std::forward<decltype(made)>(made)); });
         return out;
     }
     std::optional<message<T>> pop_for(duration limit) { return pop_until(detail::deadline_after(core_->time(), limit), stop_token()); }
@@ -181,7 +181,7 @@ public:
     std::size_t pop_many(OutputIt out, std::size_t max) {
         std::size_t got = 0;
         while (got < max) {
-            const std::size_t n = core_->pop(max - got, [&out](message<T>&& m) { *out++ = std::move(m); });
+            const std::size_t n = core_->pop(max - got, [&out](auto&& made) { *out++ = message<T>(std::forward<decltype(made)>(made)); });
             if (n == 0) { break; }
             got += n;
         }
@@ -328,7 +328,7 @@ private:
     }
     std::optional<message<T>> pop_until(duration deadline, const stop_token& stop) {
         std::optional<message<T>> out;
-        const auto one = [&] { return core_->pop(1, [&out](message<T>&& m) { out.emplace(std::move(m)); }) != 0; };
+        const auto one = [&] { return core_->pop(1, [&out](auto&& made) { out.emplace(std::forward<decltype(made)>(made)); }) != 0; };
         core_->wait_for_messages(one, deadline, stop);
         return out;
     }

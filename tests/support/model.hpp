@@ -87,6 +87,7 @@ public:
         bool extend(duration lease) {
             entry* const e = from_ != nullptr ? from_->held_by(entry_) : nullptr;
             if (e == nullptr) { return false; }
+            if (e->state != message_state::in_flight && from_->another_of_its_key_is_out(*e)) { return false; }
             e->state = message_state::in_flight;
             e->lease_over = from_->now_ + lease;
             return true;
@@ -217,6 +218,13 @@ protected:
         return std::any_of(alive_.begin(), alive_.end(), [&](const auto& other) {
             const entry& o = other.second;
             return o.props.key == e.props.key && (o.place < e.place || o.state == message_state::in_flight);
+        });
+    }
+    bool another_of_its_key_is_out(const entry& e) const {
+        if (!o_.ordered_by_key || e.props.key.empty()) { return false; }
+        return std::any_of(alive_.begin(), alive_.end(), [&](const auto& other) {
+            const entry& o = other.second;
+            return o.props.key == e.props.key && o.place != e.place && o.state == message_state::in_flight;
         });
     }
     int level(const entry& e) const { return std::min<int>(e.props.priority, static_cast<int>(o_.priorities) - 1); }

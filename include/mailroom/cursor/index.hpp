@@ -104,12 +104,7 @@ public:
                 return;
             }
             group->current = &e;
-            if (current != nullptr) { // an older one came back: a dead letter that lives again
-                const duration its_when = current->where == entry::place::parked ? current->when : duration::min();
-                take_out(*current);
-                wait(*current, now, its_when);
-                watch(*current);
-            }
+            if (current != nullptr) { step_back(*current, now); } // an older one came back: a dead letter that lives again
         }
         if (group != nullptr && !group->waiting.empty() && group->waiting.front()->offset < e.offset) { // it failed, and such a one came back
             entry& older = *group->waiting.pop_front();
@@ -146,6 +141,22 @@ public:
         leased_.erase(e);
         e.when = until;
         leased_.push(e);
+    }
+
+    /// Takes out a message whose lease has lapsed, for the one who still holds it; it is the current one of its key again, before those that
+    /// became current meanwhile. False: of those, one is handed out already, and nothing has changed.
+    bool reclaim(entry& e, duration now) noexcept {
+        key_group* const group = e.group;
+        if (group == nullptr || group->current == &e) {
+            take_out(e);
+            return true;
+        }
+        entry* const current = group->current;
+        if (current != nullptr && current->where == entry::place::leased) { return false; }
+        take_out(e);
+        group->current = &e;
+        if (current != nullptr) { step_back(*current, now); }
+        return true;
     }
 
     void bury(entry& e) noexcept {
@@ -298,6 +309,13 @@ private:
         } else {
             ++count_.ready;
         }
+    }
+    // It was the current one of its key.
+    void step_back(entry& e, duration now) noexcept {
+        const duration its_when = e.where == entry::place::parked ? e.when : duration::min();
+        take_out(e);
+        wait(e, now, its_when);
+        watch(e);
     }
     void stop_waiting(entry& e) noexcept {
         if (parked_.holds(e)) {

@@ -30,7 +30,7 @@ namespace mailroom::detail {
 
 /// The core of a queue in memory. Made with `new`; its endpoint calls `abandon` instead of deleting it.
 template <class T>
-class memory_core final : public intake<T>, public source<T>, private settler, private timed {
+class memory_core final : private settler, public intake<T>, public source<T>, private timed { // `settler` first: its calls need no adjustment
     using typename shelf<T>::node;
     using typename shelf<T>::slot_block;
     using intake<T>::bounds_;
@@ -80,7 +80,7 @@ public:
         }
     }
 
-    /// Up to `max` messages, settled, to `sink(message<T>&&)`. Never waits.
+    /// Up to `max` messages, settled, to `sink(x)`; x converts to a message<T>, once. Never waits.
     template <class Sink>
     std::size_t pop(std::size_t max, Sink sink) {
         for (bool passed_over = false;;) {
@@ -353,6 +353,29 @@ private:
         return got != 0 ? got : again;
     }
 
+    // Becomes a message where it is wanted, and with that it is settled, whatever its receiver does next.
+    struct taking {
+        memory_core& core;
+        slot_block& block;
+        page& where;
+        std::uint32_t& next; // is moved on
+        std::uint64_t word;
+        operator message<T>() const {
+            struct settling {
+                const taking& t;
+                const std::uint32_t at = t.next++;
+                ~settling() { t.core.popped(t.block, t.where, at); }
+            } const at_end{*this};
+            std::unique_ptr<envelope> cover(block.enveloped(word));
+            const duration sent = cover != nullptr ? cover->sent : block.sent(word);
+            const offset place = where.first + at_end.at;
+            if (cover != nullptr) { core.forget_id(cover->props, place); }
+            return block.slots[at_end.at].value.take([&](auto&& value) {
+                return message_access::make<T>(std::forward<decltype(value)>(value), std::move(cover), core.wall(sent), place);
+            });
+        }
+    };
+
     template <class Sink>
     std::size_t pop_lane(std::size_t max, bool past_index, Sink& sink) {
         const cursor::lane_claim claim = cursor_.claim_lane(max, [this] { return stream_.head(); }, past_index);
@@ -374,26 +397,17 @@ private:
             }
         } const rest{cursor_, p, i, end};
         while (i < end) {
-            slot<T>& s = b.slots[i];
-            const std::uint64_t word = wait_until_written(s);
+            const std::uint64_t word = wait_until_written(b.slots[i]);
             if (!is_untimed(word) && !may_go_now(b, word)) {
                 cursor_.divert(p, i++);
                 continue;
             }
-            std::unique_ptr<envelope> cover(b.enveloped(word));
-            const duration sent = cover != nullptr ? cover->sent : b.sent(word);
-            const offset place = p.first + i;
-            message<T> m = s.value.take([&](auto&& value) {
-                return message_access::make<T>(std::forward<decltype(value)>(value), std::move(cover), wall(sent), place);
-            });
-            popped(b, p, i++, m); // settled, whatever the sink does
             ++got;
-            sink(std::move(m));
+            sink(taking{*this, b, p, i, word});
         }
         return got != 0 ? got : again;
     }
-    void popped(slot_block& b, page& p, std::uint32_t i, const message<T>& m) noexcept {
-        forget_id(m.props(), m.offset());
+    void popped(slot_block& b, page& p, std::uint32_t i) noexcept {
         if (bounds_.limited()) { bounds_.left(1, static_cast<std::int64_t>(size_of(b, i))); }
         p.state[i].store(lane_state::released, std::memory_order_release);
         // Who closed before the claim is seen here; who closes after it finds the claim, and looks again until it is over.

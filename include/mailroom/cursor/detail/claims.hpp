@@ -191,7 +191,7 @@ bool cursor::extend_if(offset o, duration lease, Match match, bool lane) noexcep
         if (e->where == entry::place::leased) {
             index_.extend(*e, until);
         } else if (e->lapsed) {
-            index_.take_out(*e);
+            if (!index_.reclaim(*e, now)) { return false; }
             index_.lease(*e, until);
             e->lapsed = false;
         } else {
