@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <iterator>
 #include <memory>
@@ -779,7 +780,7 @@ struct own_new {
 TEST_CASE("bodies: types that do odd things with addresses, alignment and conversions pass through") {
     mailroom::queue<own_address> a;
     a.send(own_address{3});
-    CHECK(a.try_receive()->body().value == 3);
+    CHECK((*a.try_receive())->value == 3);
     CHECK(a.statistics().parked == 1);
     CHECK(a.purge() == 1);
     mailroom::queue<greedy> g;
@@ -852,6 +853,32 @@ TEST_CASE("receive_many: asked for none, it does not wait") {
     CHECK(clock.looks < 1000);
     std::vector<message<int>> none;
     CHECK(q.pop_many(std::back_inserter(none), 0) == 0);
+}
+
+TEST_CASE("memory_budget: who waits for a place among the messages sleeps, though there are bytes left") {
+    mailroom::memory_budget budget(1000);
+    queue<int> q({.max_messages = 1, .budget = &budget});
+    q.send(1);
+    const auto worked = [] {
+        timespec t{};
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+    };
+    std::array<std::chrono::nanoseconds, 2> took{};
+    {
+        std::vector<std::jthread> senders;
+        for (auto& t : took) {
+            senders.emplace_back([&q, &t, worked] {
+                const auto before = worked();
+                q.send(2);
+                t = worked() - before;
+            });
+        }
+        std::this_thread::sleep_for(400ms);
+        for (int i = 0; i < 3; ++i) { CHECK(q.pop()); }
+    }
+    for (const auto& t : took) { CHECK(t < 100ms); }
+    CHECK(budget.used() == 0);
 }
 
 TEST_CASE("drain: wakes when the last message is popped, acked, rejected, purged or dropped") {

@@ -8,11 +8,13 @@
 #include <cstdint>
 #include <limits>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
 
 using mailroom::memory_budget;
+using mailroom::offset;
 using mailroom::overflow;
 using mailroom::detail::bounds;
 
@@ -151,4 +153,27 @@ TEST_CASE("bounds: many senders and settlers, never more bytes than allowed, and
     CHECK(!exceeded);
     CHECK(budget.used() == 0);
     CHECK(a.take_bytes(600));
+}
+
+TEST_CASE("bounds: bytes that were taken in vain and given back wake who went to sleep for want of them") {
+    memory_budget budget(200);
+    for (memory_budget* const shared : {static_cast<memory_budget*>(nullptr), &budget}) {
+        bounds b({1, 100, shared, overflow::block});
+        CHECK(b.take_bytes(60));
+        counting_waiter w;
+        b.join(w, 1);
+        CHECK(!b.take_bytes(60));
+        b.give_bytes_back(60);
+        CHECK(w.woken == 1);
+    }
+}
+
+TEST_CASE("bounds: a place among the messages is judged by the head where it stands still") {
+    bounds b({2, 0, nullptr, overflow::block});
+    offset head = 0;
+    CHECK(b.would_admit([&] { return head; }, 2));
+    b.left(5, 0);
+    offset seen = 0;  // long ago, and then where it is
+    CHECK(b.would_admit([&] { return std::exchange(seen, 6); }, 1));
+    CHECK(!b.would_admit([] { return offset{7}; }, 1));
 }

@@ -20,6 +20,11 @@ public:
     /// Bytes in use now.
     std::size_t used() const noexcept { return static_cast<std::size_t>(used_.load(std::memory_order_relaxed)); }
 
+    /// Whether `bytes` are left. For endpoints.
+    bool has_room(std::size_t bytes) const noexcept {
+        const std::size_t used = used_.load(std::memory_order_seq_cst);
+        return bytes <= limit_ && used <= limit_ - bytes;
+    }
     /// Takes `bytes` if they are left. For endpoints.
     bool take(std::size_t bytes) noexcept {
         auto used = used_.load(std::memory_order_relaxed);

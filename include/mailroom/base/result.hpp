@@ -90,10 +90,10 @@ public:
         if (other.has_value_) {
             std::destroy_at(&failure_);
             if constexpr (std::is_nothrow_move_constructible_v<T>) {
-                std::construct_at(&value_, std::move(other.value_));
+                std::construct_at(std::addressof(value_), std::move(other.value_));
             } else {
                 try {
-                    std::construct_at(&value_, std::move(other.value_));
+                    std::construct_at(std::addressof(value_), std::move(other.value_));
                 } catch (...) {
                     std::construct_at(&failure_, errc::invalid);
                     throw;
@@ -113,8 +113,8 @@ public:
     [[nodiscard]] T& operator*() & noexcept { return value_; }
     [[nodiscard]] const T& operator*() const& noexcept { return value_; }
     [[nodiscard]] T&& operator*() && noexcept { return std::move(value_); }
-    [[nodiscard]] T* operator->() noexcept { return &value_; }
-    [[nodiscard]] const T* operator->() const noexcept { return &value_; }
+    [[nodiscard]] T* operator->() noexcept { return std::addressof(value_); }
+    [[nodiscard]] const T* operator->() const noexcept { return std::addressof(value_); }
 
     /// Returns the value, or throws the failure as mailroom::error.
     T& value() & { return require(), value_; }
@@ -142,14 +142,14 @@ public:
 private:
     template <class Other> void construct(Other&& other) {
         if (has_value_) {
-            std::construct_at(&value_, std::forward<Other>(other).value_);
+            std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
         } else {
             std::construct_at(&failure_, std::forward<Other>(other).failure_);
         }
     }
     void destroy() noexcept {
         if (has_value_) {
-            std::destroy_at(&value_);
+            std::destroy_at(std::addressof(value_));
         } else {
             std::destroy_at(&failure_);
         }

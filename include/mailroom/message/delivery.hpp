@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cassert>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -73,7 +74,7 @@ public:
         return *body_;
     }
     const T& operator*() const noexcept { return body(); }
-    const T* operator->() const noexcept { return &body(); }
+    const T* operator->() const noexcept { return std::addressof(body()); }
 
     /// What it was sent with; empty if nothing was set, and after settling.
     const properties& props() const noexcept { return held() && envelope_ != nullptr ? envelope_->props : no_properties; }

@@ -48,7 +48,19 @@ public:
         seen_.store(settled, std::memory_order_relaxed);
         return first + n - settled <= messages_;
     }
+    /// The same for whoever has not taken them yet: of the head, which may move meanwhile, it is asked again until it stands still.
+    template <class Head>
+    bool would_admit(Head head, std::size_t n) noexcept {
+        for (offset at = head(); !admits(at, n);) {
+            const offset again = head();
+            if (again == at) { return false; }
+            at = again;
+        }
+        return true;
+    }
+    /// Who took bytes and cannot use them gives them back, and by then somebody else may have gone to sleep for want of them: it wakes all.
     bool take_bytes(std::size_t bytes) noexcept {
+        if (budget_ != nullptr && !budget_->has_room(bytes)) { return false; } // otherwise those who wait would wake each other for ever
         if (bytes_ != 0) {
             std::uint64_t used = used_.load(std::memory_order_relaxed);
             do {
@@ -59,13 +71,18 @@ public:
         }
         if (budget_ != nullptr && !budget_->take(bytes)) {
             used_.fetch_sub(bytes, std::memory_order_seq_cst);
+            wake_all();
             return false;
         }
         return true;
     }
     void give_bytes_back(std::size_t bytes) noexcept {
         if (weighs()) { used_.fetch_sub(bytes, std::memory_order_seq_cst); }
-        if (budget_ != nullptr) { budget_->give_back(bytes); }
+        if (budget_ != nullptr) {
+            budget_->give_back(bytes); // wakes all who wait for it
+        } else if (weighs()) {
+            wake_all();
+        }
     }
 
     bool has_room(offset head, std::size_t n, std::size_t bytes) noexcept {

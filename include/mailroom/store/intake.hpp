@@ -273,7 +273,8 @@ private:
         if (!bounds_.limited()) {
             return stream_.take(n, now, [](offset) { return true; });
         }
-        if (!bounds_.take_bytes(bytes)) {
+        // Messages first: bytes taken and given back would wake others who wait for room, and they this one.
+        if (!bounds_.would_admit([this] { return stream_.head(); }, n) || !bounds_.take_bytes(bytes)) {
             full = true;
             return {0, false, false};
         }

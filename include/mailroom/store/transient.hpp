@@ -235,7 +235,7 @@ public:
 
     bounded_lane() : queue_(N) {}
     ~bounded_lane() {
-        for (std::uint32_t i = 0; queue_.pop(i);) { std::destroy_at(&pool_[i]); }
+        for (std::uint32_t i = 0; queue_.pop(i);) { std::destroy_at(std::addressof(pool_[i])); }
     }
 
     template <class U> bool put(no_token&, U&& message) {
@@ -288,7 +288,7 @@ private:
         const holder held{pool_, place};
         struct ending {
             T& message;
-            ~ending() { std::destroy_at(&message); }
+            ~ending() { std::destroy_at(std::addressof(message)); }
         } const end{pool_[place]};
         out(std::move(end.message));
         return true;
