@@ -857,7 +857,7 @@ TEST_CASE("receive_many: asked for none, it does not wait") {
 
 TEST_CASE("memory_budget: who waits for a place among the messages sleeps, though there are bytes left") {
     mailroom::memory_budget budget(1000);
-    queue<int> q({.max_messages = 1, .budget = &budget});
+    mailroom::queue<int> q({.max_messages = 1, .budget = &budget});
     q.send(1);
     const auto worked = [] {
         timespec t{};

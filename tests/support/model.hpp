@@ -85,9 +85,9 @@ public:
         bool release() { return settle([](model& m, entry& e) { m.back(e, e.attempt, m.now_); }); }
         bool reject(std::string why) { return settle([&](model& m, entry& e) { m.die(e, why, e.attempt); }); }
         bool extend(duration lease) {
-            entry* const e = from_ != nullptr ? from_->held_by(entry_) : nullptr;
+            if (from_ == nullptr || from_->is_taken_back(entry_)) { return false; }
+            entry* const e = from_->held_by(entry_);
             if (e == nullptr) { return false; }
-            if (e->state != message_state::in_flight && from_->another_of_its_key_is_out(*e)) { return false; }
             e->state = message_state::in_flight;
             e->lease_over = from_->now_ + lease;
             return true;
@@ -220,11 +220,14 @@ protected:
             return o.props.key == e.props.key && (o.place < e.place || o.state == message_state::in_flight);
         });
     }
-    bool another_of_its_key_is_out(const entry& e) const {
-        if (!o_.ordered_by_key || e.props.key.empty()) { return false; }
+    /// Its lease has lapsed, and meanwhile another of its key was handed out.
+    bool is_taken_back(const entry& handed_out) const {
+        if (!o_.ordered_by_key || handed_out.props.key.empty()) { return false; }
+        const auto mine = alive_.find(handed_out.place);
+        if (mine == alive_.end() || mine->second.state == message_state::in_flight) { return false; }
         return std::any_of(alive_.begin(), alive_.end(), [&](const auto& other) {
             const entry& o = other.second;
-            return o.props.key == e.props.key && o.place != e.place && o.state == message_state::in_flight;
+            return o.props.key == handed_out.props.key && o.place != handed_out.place && o.state == message_state::in_flight;
         });
     }
     int level(const entry& e) const { return std::min<int>(e.props.priority, static_cast<int>(o_.priorities) - 1); }
