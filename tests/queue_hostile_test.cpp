@@ -310,6 +310,19 @@ TEST_CASE("send_many: one that is refused refuses all, and what the range held i
 
 // ------------------------------------------------------------------------------------------------------------ calls from within calls
 
+TEST_CASE("send_many: copies what is not const as if it were") {
+    struct picky {
+        picky() = default;
+        picky(picky&) { throw 1; }
+        picky(const picky&) noexcept {}
+        picky(picky&&) noexcept {}
+    };
+    mailroom::queue<picky> q;
+    std::array<picky, 3> some;
+    CHECK(q.send_many(some) == 0);
+    CHECK(q.statistics().ready == 3);
+}
+
 TEST_CASE("foreign code: a body ends under no lock of the queue") {
     manual_clock clock;
     mailroom::queue<nosy> q({.lease = 1s, .retry = {.max_attempts = 3, .initial = 0s}, .deduplicate = {.until_settled = true}, .max_dead = 1, .clock = &clock});

@@ -144,7 +144,7 @@ public:
                                      if constexpr (gives_up) {
                                          slot.put(std::move(values[i]));
                                      } else {
-                                         slot.put(T(values[i]));
+                                         slot.put(T(std::as_const(values[i]))); // of all its copies the one that was asked about
                                      }
                                  });
         } else {
