@@ -142,9 +142,9 @@ int main(int argc, char** argv) {
          {"burst_resident", "pages of the process when " + million + " messages have come and gone, above before", "KiB", "", false}},
         {
             {"queue", [=] { return backlog<our_queue<small>>(waiting); }},
-            {"mutex + deque + condvar", [=] { return backlog<mutex_and_deque<small>>(waiting); }},
+                {"mutex + deque + condvar", [=] { return backlog<mutex_and_deque<small>>(waiting); }},
 #if MAILROOM_BENCH_MOODYCAMEL
-            {"moodycamel", [=] { return backlog<moody<small>>(waiting); }},
+                {"moodycamel", [=] { return backlog<moody<small>>(waiting); }},
 #endif
         });
     run({{"idle_never_used", many + " queues, never used", "bytes/queue", "", false},
@@ -153,9 +153,9 @@ int main(int argc, char** argv) {
          {"idle_drained_1000", many + " queues, 1000 messages received and acked", "bytes/queue", "", false}},
         {
             {"queue", [=] { return idle<our_queue<small>>(queues); }},
-            {"mutex + deque + condvar", [=] { return idle<mutex_and_deque<small>>(queues); }},
+                {"mutex + deque + condvar", [=] { return idle<mutex_and_deque<small>>(queues); }},
 #if MAILROOM_BENCH_MOODYCAMEL
-            {"moodycamel", [=] { return idle<moody<small>>(queues); }},
+                {"moodycamel", [=] { return idle<moody<small>>(queues); }},
 #endif
         });
     return all.finish();

@@ -134,7 +134,9 @@ int main(int argc, char** argv) {
                         trying<plain>("max_messages = 1024", lane, with([](options& o) { o.max_messages = 1024; })),
                         trying<plain>("max_bytes, never reached", lane, with([](options& o) { o.max_bytes = std::size_t{1} << 40; })),
                         trying<plain>("max_in_flight = 64", lane, with([](options& o) { o.max_in_flight = 64; })),
-                        trying<plain>("validate", lane, with([](options& o) { o.validate = [](const small& b, const mailroom::properties&) { return b.sender < 100; }; })),
+                        trying<plain>("validate", lane, with([](options& o) {
+                                          o.validate = [](const small& b, const mailroom::properties&) { return b.sender < 100; };
+                                      })),
                         trying<plain>("time_to_live = 1 h for all", lane, with([](options& o) { o.time_to_live = std::chrono::hours(1); })),
                     });
         const load slow{n, n, true, when_empty::pauses, all.scaled(200'000)};
@@ -145,16 +147,17 @@ int main(int argc, char** argv) {
                         trying<with_id>("deduplicate, until_settled", slow, with([](options& o) { o.deduplicate.until_settled = true; })),
                         trying<with_time_to_live>("a time to live of 1 h", slow, none),
                     });
-        all.contest({{"index_" + slow.shape(), "options that need the index, " + slow.shape() + ", pinned", "M msg/s", "a key, not looked at"}},
-                    {
-                        trying<with_key>("a key, not looked at", slow, none),
-                        trying<plain>("ordered_by_key, no keys", slow, with([](options& o) { o.ordered_by_key = true; })),
-                        trying<with_key>("ordered_by_key, 1000 keys", slow, with([](options& o) { o.ordered_by_key = true; })),
-                        trying<plain>("priorities = 3, all the same", slow, with([](options& o) { o.priorities = 3; })),
-                        trying<with_priority>("priorities = 3", slow, with([](options& o) { o.priorities = 3; })),
-                        trying<with_delay>("a delay of 1 us", slow, none),
-                        competing<small, failing_once>("each fails once", slow, with([](options& o) { o.retry.initial = mailroom::duration::zero(); })),
-                    });
+        all.contest(
+            {{"index_" + slow.shape(), "options that need the index, " + slow.shape() + ", pinned", "M msg/s", "a key, not looked at"}},
+            {
+                trying<with_key>("a key, not looked at", slow, none),
+                trying<plain>("ordered_by_key, no keys", slow, with([](options& o) { o.ordered_by_key = true; })),
+                trying<with_key>("ordered_by_key, 1000 keys", slow, with([](options& o) { o.ordered_by_key = true; })),
+                trying<plain>("priorities = 3, all the same", slow, with([](options& o) { o.priorities = 3; })),
+                trying<with_priority>("priorities = 3", slow, with([](options& o) { o.priorities = 3; })),
+                trying<with_delay>("a delay of 1 us", slow, none),
+                competing<small, failing_once>("each fails once", slow, with([](options& o) { o.retry.initial = mailroom::duration::zero(); })),
+            });
     }
     return all.finish();
 }

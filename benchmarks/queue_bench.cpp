@@ -31,13 +31,11 @@ mailroom::queue_options<Body> at_most(std::size_t messages) {
 }
 
 void one_by_one(results& all, const load& l) {
-    std::vector<contestant> who{
-        competing<small, ours_popped<small>>("send, pop", l),
-        competing<small, ours_received<small>>("send, receive, ack", l),
-        competing<small, mutex_and_deque<small>>("mutex + deque + condvar", l),
+    std::vector<contestant> who {
+        competing<small, ours_popped<small>>("send, pop", l), competing<small, ours_received<small>>("send, receive, ack", l),
+            competing<small, mutex_and_deque<small>>("mutex + deque + condvar", l),
 #if MAILROOM_BENCH_MOODYCAMEL
-        competing<small, moody<small>>("moodycamel", l),
-        competing<small, moody_with_tokens<small>>(moody_tokens, l),
+            competing<small, moody<small>>("moodycamel", l), competing<small, moody_with_tokens<small>>(moody_tokens, l),
 #endif
     };
     if (l.idle == when_empty::pauses) {
@@ -59,32 +57,28 @@ void one_by_one(results& all, const load& l) {
 }
 
 void batches(results& all, const load& l) {
-    all.contest({{name_of("batch", l), "16 bytes, 64 by 64, " + how(l), "M msg/s", "moodycamel bulk + tokens"}},
-                {
-                    competing<small, ours_popped_in_batches<small>>("send_many, pop_many", l),
-                    competing<small, ours_received_in_batches<small>>("send_many, receive_many, ack", l),
+    all.contest({{name_of("batch", l), "16 bytes, 64 by 64, " + how(l), "M msg/s", "moodycamel bulk + tokens"}}, {
+        competing<small, ours_popped_in_batches<small>>("send_many, pop_many", l),
+            competing<small, ours_received_in_batches<small>>("send_many, receive_many, ack", l),
 #if MAILROOM_BENCH_MOODYCAMEL
-                    competing<small, moody_in_batches<small, false>>("moodycamel bulk", l),
-                    competing<small, moody_in_batches<small, true>>("moodycamel bulk + tokens", l),
+            competing<small, moody_in_batches<small, false>>("moodycamel bulk", l),
+            competing<small, moody_in_batches<small, true>>("moodycamel bulk + tokens", l),
 #endif
-                });
+    });
 }
 
 void strings(results& all, const load& l) {
     using text = std::string;
-    all.contest({{name_of("string", l), "strings of 64, one by one, " + how(l), "M msg/s", moody_tokens}},
-                {
-                    competing<text, ours_popped<text>>("send, pop", l),
-                    competing<text, ours_received<text>>("send, receive, ack", l),
-                    competing<text, mutex_and_deque<text>>("mutex + deque + condvar", l),
+    all.contest({{name_of("string", l), "strings of 64, one by one, " + how(l), "M msg/s", moody_tokens}}, {
+        competing<text, ours_popped<text>>("send, pop", l), competing<text, ours_received<text>>("send, receive, ack", l),
+            competing<text, mutex_and_deque<text>>("mutex + deque + condvar", l),
 #if MAILROOM_BENCH_MOODYCAMEL
-                    competing<text, moody<text>>("moodycamel", l),
-                    competing<text, moody_with_tokens<text>>(moody_tokens, l),
+            competing<text, moody<text>>("moodycamel", l), competing<text, moody_with_tokens<text>>(moody_tokens, l),
 #endif
 #if MAILROOM_BENCH_TBB
-                    competing<text, tbb_queue<text>>("oneTBB concurrent_queue", l),
+            competing<text, tbb_queue<text>>("oneTBB concurrent_queue", l),
 #endif
-                });
+    });
 }
 
 } // namespace

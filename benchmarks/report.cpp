@@ -167,8 +167,10 @@ measured read(const std::filesystem::path& folder) {
         all.machines.push_back(v.at("command").text + ": " + v.at("machine").text +
                                (v.at("load").number > 0 ? ", load before " + short_number(v.at("load").number) : ""));
         for (const value& t : v.at("tables").list) {
-            table out{t.at("name").text, t.at("title").text, t.at("unit").text, t.at("baseline").text, v.at("command").text,
-                      t.at("more_is_better").text == "true", numbers(t.at("canary")), {}};
+            table out{t.at("name").text,       t.at("title").text,
+                      t.at("unit").text,       t.at("baseline").text,
+                      v.at("command").text,    t.at("more_is_better").text == "true",
+                      numbers(t.at("canary")), {}};
             for (const value& r : t.at("rows").list) { out.rows.emplace_back(r.at("name").text, numbers(r.at("figures"))); }
             all.tables.push_back(std::move(out));
         }
@@ -202,7 +204,6 @@ struct claim {
     double asked;
     double stretch; // 0: none
     bool at_least = true;
-
 };
 
 constexpr const char* tokens = "moodycamel + tokens";
@@ -265,8 +266,11 @@ std::string reached(const measured& all) {
         const table* const t = all.find(c.table);
         const std::vector<double>* const ours = t != nullptr ? t->find(c.ours) : nullptr;
         const std::vector<double>* const theirs = t != nullptr && c.rival != nullptr ? t->find(c.rival) : nullptr;
-        out += std::string("| ") + c.question + " | " + (c.rival == nullptr ? "" : c.rival == popped ? "our own send, pop" : c.rival) + " | " +
-               (c.at_least ? "" : "at most ") + short_number(c.asked) + (c.stretch > 0 ? " (" + short_number(c.stretch) + ")" : "") + " | ";
+        out += std::string("| ") + c.question + " | " +
+               (c.rival == nullptr  ? ""
+                : c.rival == popped ? "our own send, pop"
+                                    : c.rival) +
+               " | " + (c.at_least ? "" : "at most ") + short_number(c.asked) + (c.stretch > 0 ? " (" + short_number(c.stretch) + ")" : "") + " | ";
         if (ours == nullptr || (c.rival != nullptr && theirs == nullptr)) {
             out += "not measured | |\n";
             continue;
@@ -306,8 +310,8 @@ std::string svg(const std::string& title, const std::vector<const table*>& table
     for (const table* t : tables) { height += head + static_cast<int>(t->rows.size()) * (bar + gap) + 14; }
     std::ostringstream out;
     out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width << ' ' << height << "\" font-family=\"sans-serif\" font-size=\"12\">\n"
-        << "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n<text x=\"12\" y=\"24\" font-size=\"16\" font-weight=\"bold\" fill=\"#222222\">" << escaped(title)
-        << "</text>\n";
+        << "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n<text x=\"12\" y=\"24\" font-size=\"16\" font-weight=\"bold\" fill=\"#222222\">"
+        << escaped(title) << "</text>\n";
     int y = 46;
     for (const table* t : tables) {
         double top = 0;
@@ -323,7 +327,8 @@ std::string svg(const std::string& title, const std::vector<const table*>& table
                 << "<rect x=\"" << left << "\" y=\"" << y << "\" width=\"" << s.median * scale << "\" height=\"" << bar << "\" fill=\""
                 << (is_ours(name) ? "#2f6fbb" : "#b4bcc6") << "\"/>\n"
                 << "<path d=\"M" << left + s.least * scale << ' ' << middle << "H" << left + s.most * scale << "\" stroke=\"#222222\"/>\n"
-                << "<text x=\"" << left + s.most * scale + 6 << "\" y=\"" << y + 12 << "\" fill=\"#222222\">" << short_number(s.median) << "</text>\n";
+                << "<text x=\"" << left + s.most * scale + 6 << "\" y=\"" << y + 12 << "\" fill=\"#222222\">" << short_number(s.median)
+                << "</text>\n";
             y += bar + gap;
         }
         y += 14;
@@ -340,8 +345,12 @@ struct plot {
 
 void draw(const measured& all, const std::filesystem::path& folder) {
     const std::vector<plot> plots{
-        {"queue_pinned.svg", "A queue in memory, 16 bytes, senders on one core, receivers on the other", {"small_pinned_1P1C", "small_pinned_2P2C", "small_pinned_4P4C"}},
-        {"queue_unpinned.svg", "A queue in memory, 16 bytes, threads wherever the system puts them", {"small_unpinned_1P1C", "small_unpinned_2P2C", "small_unpinned_4P4C"}},
+        {"queue_pinned.svg",
+         "A queue in memory, 16 bytes, senders on one core, receivers on the other",
+         {"small_pinned_1P1C", "small_pinned_2P2C", "small_pinned_4P4C"}},
+        {"queue_unpinned.svg",
+         "A queue in memory, 16 bytes, threads wherever the system puts them",
+         {"small_unpinned_1P1C", "small_unpinned_2P2C", "small_unpinned_4P4C"}},
         {"batches.svg", "64 messages at a time", {"batch_pinned", "batch_unpinned"}},
         {"strings.svg", "Strings of 64 characters", {"string_pinned", "string_unpinned"}},
         {"blocking.svg", "Receivers that block", {"blocking_unpinned", "blocking_pinned"}},
@@ -356,7 +365,8 @@ void draw(const measured& all, const std::filesystem::path& folder) {
         for (const std::string& prefix : p.prefixes) {
             for (const table& t : all.tables) {
                 const bool whole = t.name == prefix;
-                if (whole || (t.name.starts_with(prefix) && std::none_of(p.prefixes.begin(), p.prefixes.end(), [&](const std::string& x) { return x == t.name; }) &&
+                if (whole || (t.name.starts_with(prefix) &&
+                              std::none_of(p.prefixes.begin(), p.prefixes.end(), [&](const std::string& x) { return x == t.name; }) &&
                               t.name.find("_yield") == std::string::npos)) {
                     wanted.push_back(&t);
                 }

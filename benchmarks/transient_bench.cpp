@@ -37,7 +37,8 @@ struct raw_moodycamel {
     };
     struct consumer {
         consumer(raw_moodycamel& all, int) : from(all.queue) {}
-        template <class Use> std::size_t take(Use use) {
+        template <class Use>
+        std::size_t take(Use use) {
             small b;
             if (!from.try_dequeue(b)) { return 0; }
             use(b);
@@ -47,7 +48,8 @@ struct raw_moodycamel {
     };
 };
 
-template <bool Batches> struct raw_moodycamel_tokens {
+template <bool Batches>
+struct raw_moodycamel_tokens {
     moodycamel::ConcurrentQueue<small> queue;
     struct single_producer {
         single_producer(raw_moodycamel_tokens& all, int) : to(all.queue), token(all.queue) {}
@@ -62,7 +64,8 @@ template <bool Batches> struct raw_moodycamel_tokens {
     using producer = std::conditional_t<Batches, bulk_producer, single_producer>;
     struct consumer {
         consumer(raw_moodycamel_tokens& all, int) : from(all.queue), token(all.queue) {}
-        template <class Use> std::size_t take(Use use) {
+        template <class Use>
+        std::size_t take(Use use) {
             small some[Batches ? batch : 1];
             const std::size_t n = Batches ? from.try_dequeue_bulk(token, some, batch) : from.try_dequeue(token, some[0]);
             for (std::size_t i = 0; i < n; ++i) { use(some[i]); }
@@ -73,7 +76,8 @@ template <bool Batches> struct raw_moodycamel_tokens {
     };
 };
 
-template <class Container> struct raw_boost {
+template <class Container>
+struct raw_boost {
     Container queue;
     struct producer {
         producer(raw_boost& all, int) : to(all.queue) {}
@@ -84,7 +88,8 @@ template <class Container> struct raw_boost {
     };
     struct consumer {
         consumer(raw_boost& all, int) : from(all.queue) {}
-        template <class Use> std::size_t take(Use use) {
+        template <class Use>
+        std::size_t take(Use use) {
             small b;
             if (!from.pop(b)) { return 0; }
             use(b);
@@ -100,7 +105,8 @@ using raw_queue = raw_boost<boost::lockfree::queue<small, boost::lockfree::capac
 
 enum class sends { waiting, trying };
 
-template <class Shape, bool Handles, sends How = sends::waiting, bool Batches = false> struct ours {
+template <class Shape, bool Handles, sends How = sends::waiting, bool Batches = false>
+struct ours {
     using queue_type = mailroom::queue<small, mailroom::transient<Shape>>;
     queue_type queue;
 
@@ -137,7 +143,8 @@ template <class Shape, bool Handles, sends How = sends::waiting, bool Batches = 
                 return (q);
             }
         }
-        template <class Use> std::size_t take(Use use) {
+        template <class Use>
+        std::size_t take(Use use) {
             if constexpr (Batches) {
                 small some[batch];
                 const std::size_t n = from.pop_many(some, batch);
@@ -162,7 +169,8 @@ double processor_seconds() {
     return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-template <class Rival> double alone(std::size_t messages) {
+template <class Rival>
+double alone(std::size_t messages) {
     const auto rival = std::make_unique<Rival>();
     typename Rival::producer to(*rival, 0);
     typename Rival::consumer from(*rival, 0);
@@ -173,14 +181,17 @@ template <class Rival> double alone(std::size_t messages) {
         start = processor_seconds();
         for (std::size_t i = 0; i < n; i += batch) {
             for (std::size_t k = 0; k < batch; ++k) { to.send(body_traits<small>::make(0, i + k)); }
-            for (std::size_t k = 0; k < batch; ++k) { from.take([&check](const small& b) { check += body_traits<small>::check(b); }); }
+            for (std::size_t k = 0; k < batch; ++k) {
+                from.take([&check](const small& b) { check += body_traits<small>::check(b); });
+            }
         }
     }
     const double took = processor_seconds() - start;
     if (check != expected_check(0, (messages + batch - 1) / batch * batch)) { give_up("messages were lost or damaged on one thread"); }
     return static_cast<double>(messages) / took / 1e6;
 }
-template <class Rival> contestant by_itself(std::string name, std::size_t messages) {
+template <class Rival>
+contestant by_itself(std::string name, std::size_t messages) {
     return {std::move(name), [messages] { return std::vector<double>{alone<Rival>(messages)}; }};
 }
 

@@ -297,20 +297,21 @@ int main(int argc, char** argv) {
             const auto one = [&]<class Way>(std::string name, std::type_identity<Way>) {
                 return contestant{std::move(name), [l] { return std::vector<double>{blocking<Way>(l)}; }};
             };
-            all.contest({{std::string("blocking_") + (pinned ? "pinned_" : "unpinned_") + l.shape(),
-                          "receivers block, 16 bytes, " + l.shape() + (pinned ? ", pinned" : ", unpinned"), "M msg/s", "moodycamel Blocking + tokens"}},
-                        {
-                            one("send, pop", std::type_identity<waiting_pop>()),
-                            one("send, receive, ack", std::type_identity<waiting_receive>()),
-                            one("mutex + deque + condvar", std::type_identity<waiting_deque>()),
+            all.contest(
+                {{std::string("blocking_") + (pinned ? "pinned_" : "unpinned_") + l.shape(),
+                  "receivers block, 16 bytes, " + l.shape() + (pinned ? ", pinned" : ", unpinned"), "M msg/s", "moodycamel Blocking + tokens"}},
+                {
+                    one("send, pop", std::type_identity<waiting_pop>()), one("send, receive, ack", std::type_identity<waiting_receive>()),
+                        one("mutex + deque + condvar", std::type_identity<waiting_deque>()),
 #if MAILROOM_BENCH_MOODYCAMEL
-                            one("moodycamel Blocking", std::type_identity<waiting_moody<false>>()),
-                            one("moodycamel Blocking + tokens", std::type_identity<waiting_moody<true>>()),
+                        one("moodycamel Blocking", std::type_identity<waiting_moody<false>>()),
+                        one("moodycamel Blocking + tokens", std::type_identity<waiting_moody<true>>()),
 #endif
-                        });
+                });
         }
     }
-    for (const auto& [w, name, text] : {std::tuple(where::one_core, "same_core", "both threads on one core"), std::tuple(where::two_cores, "across", "each thread on a core of its own"),
+    for (const auto& [w, name, text] : {std::tuple(where::one_core, "same_core", "both threads on one core"),
+                                        std::tuple(where::two_cores, "across", "each thread on a core of its own"),
                                         std::tuple(where::anywhere, "anywhere", "threads wherever the system puts them")}) {
         const auto tables = [&](std::string kind, const std::string& title) {
             std::vector<table> both;
@@ -320,26 +321,24 @@ int main(int argc, char** argv) {
             return both;
         };
         const std::size_t trips = all.scaled(16'000), messages = all.scaled(1'600);
-        all.contest(tables("round_trip", "round trip of a message through two queues"),
-                    {
-                        {"send, pop", [=, at = w] { return round_trip<waiting_pop>(at, trips); }},
-                        {"send, receive, ack", [=, at = w] { return round_trip<waiting_receive>(at, trips); }},
-                        {"mutex + deque + condvar", [=, at = w] { return round_trip<waiting_deque>(at, trips); }},
-                        {"std::atomic::wait", [=, at = w] { return round_trip<one_word>(at, trips); }},
+        all.contest(tables("round_trip", "round trip of a message through two queues"), {
+            {"send, pop", [=, at = w] { return round_trip<waiting_pop>(at, trips); }},
+                {"send, receive, ack", [=, at = w] { return round_trip<waiting_receive>(at, trips); }},
+                {"mutex + deque + condvar", [=, at = w] { return round_trip<waiting_deque>(at, trips); }},
+                {"std::atomic::wait", [=, at = w] { return round_trip<one_word>(at, trips); }},
 #if MAILROOM_BENCH_MOODYCAMEL
-                        {"moodycamel Blocking + tokens", [=, at = w] { return round_trip<waiting_moody<true>>(at, trips); }},
+                {"moodycamel Blocking + tokens", [=, at = w] { return round_trip<waiting_moody<true>>(at, trips); }},
 #endif
-                    });
-        all.contest(tables("sleeper", "one way, to a receiver asleep for 100 us"),
-                    {
-                        {"send, pop", [=, at = w] { return to_sleeper<waiting_pop>(at, messages); }},
-                        {"send, receive, ack", [=, at = w] { return to_sleeper<waiting_receive>(at, messages); }},
-                        {"mutex + deque + condvar", [=, at = w] { return to_sleeper<waiting_deque>(at, messages); }},
-                        {"std::atomic::wait", [=, at = w] { return to_sleeper<one_word>(at, messages); }},
+        });
+        all.contest(tables("sleeper", "one way, to a receiver asleep for 100 us"), {
+            {"send, pop", [=, at = w] { return to_sleeper<waiting_pop>(at, messages); }},
+                {"send, receive, ack", [=, at = w] { return to_sleeper<waiting_receive>(at, messages); }},
+                {"mutex + deque + condvar", [=, at = w] { return to_sleeper<waiting_deque>(at, messages); }},
+                {"std::atomic::wait", [=, at = w] { return to_sleeper<one_word>(at, messages); }},
 #if MAILROOM_BENCH_MOODYCAMEL
-                        {"moodycamel Blocking + tokens", [=, at = w] { return to_sleeper<waiting_moody<true>>(at, messages); }},
+                {"moodycamel Blocking + tokens", [=, at = w] { return to_sleeper<waiting_moody<true>>(at, messages); }},
 #endif
-                    });
+        });
     }
     return all.finish();
 }

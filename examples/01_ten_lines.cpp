@@ -12,6 +12,6 @@ int main() {
     });
     letters.send("Dear queue,");
     letters.send("this is a message.");
-    letters.close();  // the reader still gets what was sent; then pop() answers with nothing, and its loop ends
+    letters.close(); // the reader still gets what was sent; then pop() answers with nothing, and its loop ends
     reader.join();
 }

@@ -15,9 +15,9 @@ struct order {
 };
 
 int main() {
-    mailroom::queue<order> orders({.retry = {.initial = 0ms}});  // what failed comes back at once
+    mailroom::queue<order> orders({.retry = {.initial = 0ms}}); // what failed comes back at once
     const auto receive = [](mailroom::queue<order>& from) {
-        auto d = from.receive();  // waits; empty only when the queue was closed
+        auto d = from.receive(); // waits; empty only when the queue was closed
         std::printf("received order %d (%s), attempt %u\n", d->body().id, d->body().item.c_str(), d->attempt());
         return std::move(*d);
     };

@@ -13,18 +13,18 @@ struct mail {
     std::string to;
 };
 
-std::map<std::string, int> busy;  // how often the server of an address will still refuse
+std::map<std::string, int> busy; // how often the server of an address will still refuse
 
 // Works until nothing is left that could still be delivered.
 void deliver_all(mailroom::queue<mail>& outbox) {
-    while (auto d = outbox.receive_for(100ms)) {  // longer than the longest pause below
+    while (auto d = outbox.receive_for(100ms)) { // longer than the longest pause below
         std::printf("  to %-8s attempt %u: ", (*d)->to.c_str(), d->attempt());
         if ((*d)->to.find('@') == std::string::npos) {
             std::printf("no address, given up at once\n");
-            d->reject("not an address");  // trying again would not help
+            d->reject("not an address"); // trying again would not help
         } else if (busy[(*d)->to]-- > 0) {
             std::printf("server busy\n");
-            d->nack();  // back after the pause that the retry policy says
+            d->nack(); // back after the pause that the retry policy says
         } else {
             std::printf("delivered\n");
             d->ack();
@@ -41,17 +41,15 @@ int main() {
 
     std::printf("\ndead letters: %zu\n", outbox.dead().size());
     while (auto letter = outbox.dead().try_receive()) {
-        std::printf("  to %-8s after %u attempt(s): %s\n", (*letter)->to.c_str(), letter->attempts(),
-                    letter->reason().c_str());
+        std::printf("  to %-8s after %u attempt(s): %s\n", (*letter)->to.c_str(), letter->attempts(), letter->reason().c_str());
         if (letter->reason() == "not an address") {
-            letter->ack();  // seen; gone for good
+            letter->ack(); // seen; gone for good
         } else {
-            break;  // put back by the destructor
+            break; // put back by the destructor
         }
     }
-    busy.clear();  // somebody has repaired the server
-    std::printf("\nrepaired; sent again: %zu\n",
-                outbox.dead().redrive_if([](const mail& m) { return m.to == "cem@x"; }));
+    busy.clear(); // somebody has repaired the server
+    std::printf("\nrepaired; sent again: %zu\n", outbox.dead().redrive_if([](const mail& m) { return m.to == "cem@x"; }));
     deliver_all(outbox);
     return outbox.dead().size() == 0 && outbox.statistics().acked == 4 ? 0 : 1;
 }

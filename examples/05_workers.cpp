@@ -46,17 +46,15 @@ int main() {
             threads.insert(std::this_thread::get_id());
         },
         {.concurrency = {.min = 2, .max = 4}});
-    const bool done = work.drain(10s);  // takes nothing new, and waits until all is acknowledged
+    const bool done = work.drain(10s); // takes nothing new, and waits until all is acknowledged
 
     bool in_order = true;
     for (std::size_t c = 0; c < customers.size(); ++c) {
         for (int number = 0; number < steps; ++number) {
             in_order = in_order && seen[c].size() == steps && seen[c][static_cast<std::size_t>(number)] == number;
         }
-        std::printf("%s: %zu steps, the first %d, the last %d\n", customers[c], seen[c].size(), seen[c].front(),
-                    seen[c].back());
+        std::printf("%s: %zu steps, the first %d, the last %d\n", customers[c], seen[c].size(), seen[c].front(), seen[c].back());
     }
-    std::printf("drained: %s, in order: %s, handled by %zu thread(s)\n", done ? "yes" : "no", in_order ? "yes" : "NO",
-                threads.size());
+    std::printf("drained: %s, in order: %s, handled by %zu thread(s)\n", done ? "yes" : "no", in_order ? "yes" : "NO", threads.size());
     return done && in_order ? 0 : 1;
 }

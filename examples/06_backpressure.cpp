@@ -24,10 +24,8 @@ int main() {
     mailroom::queue<int> newest({.max_messages = 3, .overflow = overflow::drop_newest});
     mailroom::queue<int> oldest({.max_messages = 3, .overflow = overflow::drop_oldest});
     for (int i = 1; i <= 5; ++i) {
-        if (const auto sent = reject.try_send(i); !sent) {
-            std::printf("reject      answers %d with: %s\n", i, sent.error().what());
-        }
-        newest.send(i);  // no_offset for what was not taken
+        if (const auto sent = reject.try_send(i); !sent) { std::printf("reject      answers %d with: %s\n", i, sent.error().what()); }
+        newest.send(i); // no_offset for what was not taken
         oldest.send(i);
     }
     show_left("reject", reject);
@@ -48,7 +46,7 @@ int main() {
             }
         } catch (const mailroom::error& e) { std::printf("block       stopped while it waited: %s\n", e.what()); }
     });
-    for (int i = 1; i <= 3; ++i) { block.pop(); }  // each lets the sender go on for one
+    for (int i = 1; i <= 3; ++i) { block.pop(); } // each lets the sender go on for one
     while (block.statistics().ready < 3) { std::this_thread::yield(); }
     stop.request_stop();
     sender.join();

@@ -33,7 +33,7 @@ task translate(texts& from, texts& to, mailroom::stop_token stop) {
 }
 
 task print(texts& from, mailroom::executor later) {
-    while (auto d = co_await from.next().on(later)) {  // resumed where the program says, not inside somebody's send
+    while (auto d = co_await from.next().on(later)) { // resumed where the program says, not inside somebody's send
         std::printf("printer: %s (%s)\n", d->body().c_str(), d->props().subject.c_str());
         d->ack();
     }
@@ -43,7 +43,7 @@ task print(texts& from, mailroom::executor later) {
 int main() {
     texts words, translated;
     mailroom::stop_source stop;
-    std::vector<std::function<void()>> to_do;  // the event loop of this program
+    std::vector<std::function<void()>> to_do; // the event loop of this program
     const auto run = [&] {
         while (!to_do.empty()) {
             const auto next = std::move(to_do.front());
@@ -52,15 +52,15 @@ int main() {
         }
     };
 
-    translate(words, translated, stop.get_token());  // both run until they have nothing to do, and return here
+    translate(words, translated, stop.get_token()); // both run until they have nothing to do, and return here
     print(translated, [&](std::function<void()> step) { to_do.push_back(std::move(step)); });
 
-    words.send("good morning");  // the translator runs inside this call, up to its next co_await
+    words.send("good morning"); // the translator runs inside this call, up to its next co_await
     words.send("good night");
     std::printf("sent; the printer has not run yet\n");
     run();
 
-    stop.request_stop();  // co_await answers with nothing
+    stop.request_stop(); // co_await answers with nothing
     words.send("nobody listens");
     translated.close();
     run();

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-using picture = std::unique_ptr<std::vector<int>>;  // what can only be moved is fine
+using picture = std::unique_ptr<std::vector<int>>; // what can only be moved is fine
 
 int main() {
     // One thread sends, one pops, 16 places: a ring. Who sends waits while it is full.
@@ -17,7 +17,7 @@ int main() {
 
     std::thread camera([&] {
         for (int i = 1; i <= 100; ++i) { taken.send(std::make_unique<std::vector<int>>(1000, i)); }
-        taken.close();  // what was sent is still popped
+        taken.close(); // what was sent is still popped
     });
     std::thread developer([&] {
         while (auto p = taken.pop()) {

@@ -34,7 +34,7 @@ int main() {
     mailroom::queue<std::string> requests;
     asio::co_spawn(context, serve(context, requests), asio::detached);
 
-    std::thread outside([&] {  // any thread may send; the coroutine is resumed on the context's
+    std::thread outside([&] { // any thread may send; the coroutine is resumed on the context's
         for (const char* request : {"easy", "difficult", "simple"}) { requests.send(request); }
         requests.close();
     });

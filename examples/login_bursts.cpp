@@ -33,8 +33,8 @@
 
 using namespace std::chrono_literals;
 
-constexpr std::uint32_t burst_failures = 5;  // so many failed logins,
-constexpr auto burst_gap = 60s;              // none of them longer after the one before than this
+constexpr std::uint32_t burst_failures = 5; // so many failed logins,
+constexpr auto burst_gap = 60s;             // none of them longer after the one before than this
 
 // ----------------------------------------------------------------------------------------------------------------------------- messages
 
@@ -42,7 +42,7 @@ constexpr auto burst_gap = 60s;              // none of them longer after the on
 struct failure {
     std::string file;
     std::uint64_t line = 0;
-    std::string at;  // as it is written
+    std::string at; // as it is written
     std::chrono::seconds when{};
     std::string address, user;
     std::uint32_t times = 1;
@@ -53,7 +53,7 @@ struct burst {
     std::uint32_t failures = 0;
     std::set<std::string> users;
     std::chrono::seconds until{};
-    std::string answer = "-";  // of the firewall
+    std::string answer = "-"; // of the firewall
 };
 
 struct alert {
@@ -79,16 +79,13 @@ std::optional<std::chrono::seconds> parse_time(std::string_view text) {
     const auto month = months.find(text.substr(0, 3));
     const auto number = [&](std::size_t at) {
         int n = -1;
-        if (text[at] == ' ') { return text[at + 1] >= '0' && text[at + 1] <= '9' ? text[at + 1] - '0' : -1; }  // " 1"
+        if (text[at] == ' ') { return text[at + 1] >= '0' && text[at + 1] <= '9' ? text[at + 1] - '0' : -1; } // " 1"
         const auto [end, wrong] = std::from_chars(&text[at], &text[at] + 2, n);
         return end == &text[at] + 2 ? n : -1;
     };
     const int day = number(4), hour = number(7), minute = number(10), second = number(13);
-    if (month == months.npos || month % 3 != 0 || day < 1 || hour < 0 || minute < 0 || second < 0) {
-        return std::nullopt;
-    }
-    return std::chrono::hours(24 * (days_before[month / 3] + day - 1) + hour) + std::chrono::minutes(minute) +
-           std::chrono::seconds(second);
+    if (month == months.npos || month % 3 != 0 || day < 1 || hour < 0 || minute < 0 || second < 0) { return std::nullopt; }
+    return std::chrono::hours(24 * (days_before[month / 3] + day - 1) + hour) + std::chrono::minutes(minute) + std::chrono::seconds(second);
 }
 
 /// What a line says about failed logins, if anything.
@@ -100,14 +97,13 @@ std::optional<failure> parse(std::string_view line) {
     failure f;
     f.at = line.substr(0, 15);
     f.when = *when;
-    if (const auto who = between(line, "]: Failed password for ", "\n")) {  // "root from 10.0.0.1 port 22 ssh2"
+    if (const auto who = between(line, "]: Failed password for ", "\n")) { // "root from 10.0.0.1 port 22 ssh2"
         // Users may be called anything, " from " too: the address follows the last.
         const auto from = who->rfind(" from ");
         if (from == who->npos) { return std::nullopt; }
         f.user = who->substr(0, from);
         f.address = *between(who->substr(from), " from ", " ");
-    } else if (const auto times =
-                   between(line, "]: message repeated ", " ")) {  // "5 times: [ Failed password for ...]"
+    } else if (const auto times = between(line, "]: message repeated ", " ")) { // "5 times: [ Failed password for ...]"
         const auto again = between(line, "times: [ Failed password for ", "]");
         const auto from = again ? again->rfind(" from ") : std::string_view::npos;
         const auto [end, wrong] = std::from_chars(times->data(), times->data() + times->size(), f.times);
@@ -128,7 +124,7 @@ std::optional<failure> parse(std::string_view line) {
 
 /// The failures of one address. Only one worker at a time is here, and sees what the one before did: the queue orders by key.
 struct address_history {
-    std::vector<std::unique_ptr<burst>> runs;  // alerts point to them; those with fewer than `burst_failures` are none
+    std::vector<std::unique_ptr<burst>> runs; // alerts point to them; those with fewer than `burst_failures` are none
     std::uint64_t last_line = 0;
     std::string last_file;
     bool in_order = true;
@@ -137,8 +133,7 @@ struct address_history {
     burst* add(const failure& f) {
         in_order = in_order && (f.file != last_file || f.line > last_line);
         burst* run = runs.empty() ? nullptr : runs.back().get();
-        const bool goes_on =
-            run != nullptr && f.file == last_file && f.when >= run->until && f.when - run->until <= burst_gap;
+        const bool goes_on = run != nullptr && f.file == last_file && f.when >= run->until && f.when - run->until <= burst_gap;
         if (!goes_on) {
             runs.push_back(std::make_unique<burst>(burst{f.file, f.address, f.at, f.at, 0, {}, f.when}));
             run = runs.back().get();
@@ -171,7 +166,7 @@ private:
 /// Stands for something on the other side of a network. It is busy for the first calls about an address, how many depends on the address:
 /// each run of this program is the same. False: it will never do that.
 bool firewall_blocks(const std::string& address, std::uint32_t attempt) {
-    if (address.find_first_not_of("0123456789.:abcdef") != address.npos) { return false; }  // a name
+    if (address.find_first_not_of("0123456789.:abcdef") != address.npos) { return false; } // a name
     unsigned sum = 0;
     for (const char c : address) { sum += static_cast<unsigned char>(c); }
     if (attempt <= sum % 4) { throw std::runtime_error("the firewall is busy"); }
@@ -195,7 +190,7 @@ int find_bursts(const std::vector<std::string>& paths) {
     auto guard = alerts.consume(
         [&](mailroom::delivery<alert> d) {
             ++calls;
-            burst& about = *d->about;  // it has one alert, and that has one handler at a time
+            burst& about = *d->about; // it has one alert, and that has one handler at a time
             // Throws when busy: the alert goes back and comes again.
             if (firewall_blocks(d->address, d.attempt())) {
                 about.answer = "blocked at call " + std::to_string(d.attempt());
@@ -212,7 +207,7 @@ int find_bursts(const std::vector<std::string>& paths) {
     std::uint64_t lines = 0, others = 0, attempts = 0;
     for (const std::string& path : paths) {
         std::ifstream in(path);
-        if (in) { in.peek(); }  // a folder can be opened, but not read
+        if (in) { in.peek(); } // a folder can be opened, but not read
         if (in.fail() && !in.eof()) {
             std::fprintf(stderr, "login_bursts: cannot read '%s': %s\n", path.c_str(), std::strerror(errno));
             return 1;
@@ -245,20 +240,18 @@ int find_bursts(const std::vector<std::string>& paths) {
             if (run->failures >= burst_failures) { bursts.push_back(run.get()); }
         }
     }
-    std::stable_sort(bursts.begin(), bursts.end(),
-                     [](const burst* a, const burst* b) { return a->failures > b->failures; });
+    std::stable_sort(bursts.begin(), bursts.end(), [](const burst* a, const burst* b) { return a->failures > b->failures; });
 
-    std::printf("Bursts: %u failed logins or more, at most %jd s apart. %zu found among %zu addresses.\n\n",
-                burst_failures, std::intmax_t(burst_gap.count()), bursts.size(), seen.all().size());
+    std::printf("Bursts: %u failed logins or more, at most %jd s apart. %zu found among %zu addresses.\n\n", burst_failures,
+                std::intmax_t(burst_gap.count()), bursts.size(), seen.all().size());
     if (!bursts.empty()) {
-        std::printf("%-36s %8s %6s   %-15s   %-8s  %-17s  %s\n", "address", "failures", "users", "first", "last",
-                    "firewall", "file");
+        std::printf("%-36s %8s %6s   %-15s   %-8s  %-17s  %s\n", "address", "failures", "users", "first", "last", "firewall", "file");
     }
     constexpr std::size_t shown = 25;
     for (std::size_t i = 0; i < std::min(bursts.size(), shown); ++i) {
         const burst& b = *bursts[i];
-        std::printf("%-36.36s %8u %6zu   %-15s   %-8s  %-17s  %s\n", b.address.c_str(), b.failures, b.users.size(),
-                    b.first.c_str(), b.last.substr(7).c_str(), b.answer.c_str(), b.file.c_str());
+        std::printf("%-36.36s %8u %6zu   %-15s   %-8s  %-17s  %s\n", b.address.c_str(), b.failures, b.users.size(), b.first.c_str(),
+                    b.last.substr(7).c_str(), b.answer.c_str(), b.file.c_str());
     }
     if (bursts.size() > shown) { std::printf("and %zu smaller ones\n", bursts.size() - shown); }
 
@@ -280,8 +273,7 @@ int find_bursts(const std::vector<std::string>& paths) {
 int main(int argc, char** argv) {
     const std::vector<std::string> paths(argv + std::min(argc, 1), argv + argc);
     if (paths.empty() || paths[0] == "--help" || paths[0] == "-h") {
-        std::fprintf(stderr,
-                     "usage: login_bursts FILE...     looks for bursts of failed logins in log files of sshd\n");
+        std::fprintf(stderr, "usage: login_bursts FILE...     looks for bursts of failed logins in log files of sshd\n");
         return 2;
     }
     try {

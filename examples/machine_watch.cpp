@@ -39,9 +39,7 @@ double seconds(mailroom::duration d) { return std::chrono::duration<double>(d).c
 
 using key = std::tuple<source, int, std::string>;
 /// Who a source is. A process may rename itself.
-key key_of(source what, int number, const std::string& name) {
-    return {what, number, what == source::process ? std::string() : name};
-}
+key key_of(source what, int number, const std::string& name) { return {what, number, what == source::process ? std::string() : name}; }
 
 struct tick {
     int number = 0;
@@ -76,16 +74,11 @@ const char* nonsense(const sample& s) {
 }
 
 rate rate_of(const sample& s) {
-    const auto first = static_cast<double>(s.now.first - s.before.first),
-               second = static_cast<double>(s.now.second - s.before.second);
+    const auto first = static_cast<double>(s.now.first - s.before.first), second = static_cast<double>(s.now.second - s.before.second);
     rate r{s.now.what, s.now.name, s.now.number, 0, 0, s.apart};
     switch (s.now.what) {
-    case source::process:
-        r.first = 100 * (first + second) / proc::ticks_per_second() / seconds(s.apart);
-        break;
-    case source::core:
-        r.first = first + second > 0 ? 100 * first / (first + second) : 0;
-        break;
+    case source::process: r.first = 100 * (first + second) / proc::ticks_per_second() / seconds(s.apart); break;
+    case source::core: r.first = first + second > 0 ? 100 * first / (first + second) : 0; break;
     case source::interface:
         r.first = first / seconds(s.apart);
         r.second = second / seconds(s.apart);
@@ -106,7 +99,7 @@ public:
         // Listed and not read yet: on a busy machine some process ends just here; this one does on any.
         if (looks_++ == 2) { child_.end(); }
         for (const int number : numbers) { take(proc::read_process(number)); }
-        last_ = std::exchange(seen_, {});  // forgets the sources that are gone
+        last_ = std::exchange(seen_, {}); // forgets the sources that are gone
     }
 
     int looks() const { return looks_; }
@@ -126,11 +119,10 @@ private:
         const auto before = last_.find(id);
         const bool vanished = now.name.empty();
         if (!vanished) { seen_[id] = {now, when}; }
-        if (before == last_.end() && !vanished) { return; }  // seen for the first time: nothing to compare with
+        if (before == last_.end() && !vanished) { return; } // seen for the first time: nothing to compare with
 
-        sample s{before != last_.end() ? before->second.what : now, now,
-                 before != last_.end() ? when - before->second.when : 0ns};
-        const char* const reason = nonsense(s);  // the intake finds the same; this is for the report
+        sample s{before != last_.end() ? before->second.what : now, now, before != last_.end() ? when - before->second.when : 0ns};
+        const char* const reason = nonsense(s); // the intake finds the same; this is for the report
         ++offered_;
         if (const auto sent = intake_.send_for(5s, std::move(s)); !sent) {
             ++refused_[sent.error() == mailroom::errc::rejected ? reason : sent.error().what()];
@@ -181,9 +173,8 @@ public:
         for (const auto& [id, l] : lines_) {
             if (std::get<source>(id) == what) { found.push_back(l); }
         }
-        std::stable_sort(found.begin(), found.end(), [](const line& a, const line& b) {
-            return a.first_sum + a.second_sum > b.first_sum + b.second_sum;
-        });
+        std::stable_sort(found.begin(), found.end(),
+                         [](const line& a, const line& b) { return a.first_sum + a.second_sum > b.first_sum + b.second_sum; });
         return found;
     }
     std::uint64_t raised() const { return raised_; }
@@ -193,15 +184,10 @@ private:
         std::array<char, 160> text{};
         switch (r.what) {
         case source::process:
-            std::snprintf(text.data(), text.size(), "process %d (%s) at %.0f %% of a core", r.number, r.name.c_str(),
-                          r.first);
+            std::snprintf(text.data(), text.size(), "process %d (%s) at %.0f %% of a core", r.number, r.name.c_str(), r.first);
             break;
-        case source::core:
-            std::snprintf(text.data(), text.size(), "%s at %.0f %%", r.name.c_str(), r.first);
-            break;
-        case source::interface:
-            std::snprintf(text.data(), text.size(), "%s moves %.0f KiB/s", r.name.c_str(), (r.first + r.second) / 1024);
-            break;
+        case source::core: std::snprintf(text.data(), text.size(), "%s at %.0f %%", r.name.c_str(), r.first); break;
+        case source::interface: std::snprintf(text.data(), text.size(), "%s moves %.0f KiB/s", r.name.c_str(), (r.first + r.second) / 1024); break;
         }
         alerts_.send({raised_++, text.data()});
     }
@@ -217,10 +203,8 @@ void call(const alert& a, std::uint32_t attempt) {
     case 1:
         if (attempt < 3) { throw std::runtime_error("line busy"); }
         break;
-    case 2:
-        throw std::runtime_error("no answer");
-    default:
-        break;
+    case 2: throw std::runtime_error("no answer");
+    default: break;
     }
 }
 
@@ -231,8 +215,7 @@ void print_board(const board& b) {
     int shown = 0;
     for (const auto& l : b.busiest(source::process)) {
         if (l.first_sum == 0 || shown++ == 8) { break; }
-        std::printf("  %-26.26s %8d %8.2f s %6.1f %% %6.1f %%\n", l.latest.name.c_str(), l.latest.number,
-                    l.first_sum / 100, l.first_mean(), l.peak);
+        std::printf("  %-26.26s %8d %8.2f s %6.1f %% %6.1f %%\n", l.latest.name.c_str(), l.latest.number, l.first_sum / 100, l.first_mean(), l.peak);
     }
     if (shown == 0) { std::printf("  none used as much as one tick of the clock\n"); }
     std::printf("\n%-48s %8s %8s\n", "cores", "mean", "peak");
@@ -245,18 +228,16 @@ void print_board(const board& b) {
     shown = 0;
     for (const auto& l : b.busiest(source::interface)) {
         if (shown++ == 8) { break; }
-        std::printf("  %-26.26s %12.1f %12.1f %12.1f\n", l.latest.name.c_str(), l.first_mean() / 1024,
-                    l.second_mean() / 1024, l.peak / 1024);
+        std::printf("  %-26.26s %12.1f %12.1f %12.1f\n", l.latest.name.c_str(), l.first_mean() / 1024, l.second_mean() / 1024, l.peak / 1024);
     }
 }
 
 void print_dead(mailroom::queue<alert>& alerts) {
     std::printf("\n%zu alert(s) reached nobody\n", alerts.dead().size());
-    std::vector<mailroom::dead_letter<alert>> letters;  // held, so that each is seen once; put back when this returns
+    std::vector<mailroom::dead_letter<alert>> letters; // held, so that each is seen once; put back when this returns
     while (auto letter = alerts.dead().try_receive()) {
         if (letters.size() < 8) {
-            std::printf("  %-56.56s %u calls, %s\n", letter->body().text.c_str(), letter->attempts(),
-                        letter->reason().c_str());
+            std::printf("  %-56.56s %u calls, %s\n", letter->body().text.c_str(), letter->attempts(), letter->reason().c_str());
         }
         letters.push_back(std::move(*letter));
     }
@@ -269,12 +250,11 @@ int watch(int duration_s) {
     mailroom::queue<tick> ticks;
     // Bounded: when the workers cannot follow, the sampler waits. Nonsense is refused before it is anybody's work.
     mailroom::queue<sample> samples(
-        {.max_messages = 4096,
-         .validate = [](const sample& s, const mailroom::properties&) { return nonsense(s) == nullptr; }});
+        {.max_messages = 4096, .validate = [](const sample& s, const mailroom::properties&) { return nonsense(s) == nullptr; }});
     mailroom::queue<rate> rates;
     mailroom::queue<alert> alerts({.retry = {.max_attempts = 4, .initial = 20ms, .multiplier = 2}});
 
-    sampler machine(samples);  // makes a child: before there are threads
+    sampler machine(samples); // makes a child: before there are threads
     board seen(alerts);
     std::atomic<std::uint64_t> calls{0}, delivered{0}, failed{0};
 
@@ -284,13 +264,12 @@ int watch(int duration_s) {
         return 1;
     }
 
-    auto workers =
-        samples.consume([&](const sample& s) { rates.send(rate_of(s)); }, {.concurrency = {.min = 2, .max = 4}});
+    auto workers = samples.consume([&](const sample& s) { rates.send(rate_of(s)); }, {.concurrency = {.min = 2, .max = 4}});
     auto keeper = rates.consume([&](const rate& r) { seen.add(r); });
     auto caller = alerts.consume(
         [&](mailroom::delivery<alert> d) {
             ++calls;
-            call(*d, d.attempt());  // throws when nobody answers: the alert goes back and comes again
+            call(*d, d.attempt()); // throws when nobody answers: the alert goes back and comes again
             ++delivered;
             d.ack();
         },
@@ -308,14 +287,14 @@ int watch(int duration_s) {
             if ((*t)->number < last && interrupted == 0) {
                 ticks.send({(*t)->number + 1}, {.delay = interval});
             } else {
-                ticks.close();  // receive() answers with nothing once this tick is acknowledged
+                ticks.close(); // receive() answers with nothing once this tick is acknowledged
             }
             machine.look();
             t->ack();
             const mailroom::stats s = samples.statistics(), a = alerts.statistics();
             line.show(elapsed(), duration_s,
-                      std::to_string(s.acked) + " samples, " + std::to_string(a.acked) + " alerts delivered, " +
-                          std::to_string(a.parked) + " to be tried again, " + std::to_string(a.dead) + " dead");
+                      std::to_string(s.acked) + " samples, " + std::to_string(a.acked) + " alerts delivered, " + std::to_string(a.parked) +
+                          " to be tried again, " + std::to_string(a.dead) + " dead");
         }
         // In the order of the stream: what is not done there would make messages for the next. Last the consumer, for its `on_error`.
         drained = samples.drain(10s) && rates.drain(10s) && alerts.drain(10s) && caller.drain(10s);

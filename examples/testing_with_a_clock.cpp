@@ -34,10 +34,9 @@ void check(bool holds, const char* what) {
 
 int main() {
     const auto started = std::chrono::steady_clock::now();
-    mailroom::testing::manual_clock clock;  // before the queues that use it: it must outlive them
+    mailroom::testing::manual_clock clock; // before the queues that use it: it must outlive them
     // Pauses of 1, 2, 4, 8, 16 and 30 minutes: a bit more than an hour.
-    mailroom::queue<std::string> invoices(
-        {.retry = {.max_attempts = 7, .initial = 1min, .multiplier = 2, .maximum = 30min}, .clock = &clock});
+    mailroom::queue<std::string> invoices({.retry = {.max_attempts = 7, .initial = 1min, .multiplier = 2, .maximum = 30min}, .clock = &clock});
     billing program{invoices};
 
     std::printf("the bank is closed:\n");

@@ -52,7 +52,7 @@ asio::awaitable<void> take_all(queue<int>& q, std::vector<int>& out) {
     }
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("async_receive: completes with what there is, what comes, and the end") {
     asio::io_context context;
@@ -64,7 +64,7 @@ TEST_CASE("async_receive: completes with what there is, what comes, and the end"
     CHECK(got == std::vector<int>{1});
     q.send(2);
     q.send(3);
-    CHECK(got.size() == 1);  // not in the sender's call
+    CHECK(got.size() == 1); // not in the sender's call
     context.poll();
     CHECK(got == std::vector<int>{1, 2, 3});
     CHECK_FALSE(context.stopped());
@@ -97,7 +97,7 @@ TEST_CASE("async_receive: a callback is called on its executor, never from the i
     CHECK(got == 0);
     other.run();
     CHECK(got == 1);
-    CHECK(q.statistics().in_flight == 0);  // nacked by its destructor
+    CHECK(q.statistics().in_flight == 0); // nacked by its destructor
 }
 
 TEST_CASE("async_receive: futures and deferred operations") {
@@ -142,7 +142,7 @@ TEST_CASE("async_receive: cancelled") {
     context.run();
     CHECK(done);
     CHECK(why == asio::error::operation_aborted);
-    signal.emit(asio::cancellation_type::total);  // of nothing
+    signal.emit(asio::cancellation_type::total); // of nothing
     q.send(1);
     CHECK(q.try_receive());
 }
@@ -250,18 +250,17 @@ TEST_CASE("async_receive: cancelled and sent to at the same time, nothing is los
         asio::cancellation_signal signal;
         std::promise<bool> outcome;
         asio::dispatch(strand, [&] {
-            mailroom::async_receive(
-                q, asio::bind_cancellation_slot(signal.slot(), asio::bind_executor(strand, [&](error_code, received d) {
-                                                    if (d) { d->ack(); }
-                                                    outcome.set_value(d.has_value());
-                                                })));
+            mailroom::async_receive(q, asio::bind_cancellation_slot(signal.slot(), asio::bind_executor(strand, [&](error_code, received d) {
+                                                                        if (d) { d->ack(); }
+                                                                        outcome.set_value(d.has_value());
+                                                                    })));
         });
         std::thread sender([&] { q.send(i); });
         asio::post(strand, [&] { signal.emit(asio::cancellation_type::total); });
         const bool got = outcome.get_future().get();
         sender.join();
         CHECK(q.try_pop().has_value() == !got);
-        std::promise<void> quiet;  // whoever uses the signal has done so
+        std::promise<void> quiet; // whoever uses the signal has done so
         asio::post(strand, [&] { quiet.set_value(); });
         quiet.get_future().wait();
     }

@@ -72,7 +72,7 @@ task take_all(queue<std::string>& q, std::vector<std::string>& out, mailroom::st
     }
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("next: what is there is received without suspending") {
     queue<std::string> q;
@@ -317,9 +317,7 @@ TEST_CASE("send_async: awaited") {
         q.close();
         try {
             co_await q.send_async("d");
-        } catch (const mailroom::error& e) {
-            refused = e.kind() == mailroom::errc::closed;
-        }
+        } catch (const mailroom::error& e) { refused = e.kind() == mailroom::errc::closed; }
     }();
     CHECK(t.done());
     CHECK(first == 0);

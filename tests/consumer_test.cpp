@@ -119,7 +119,8 @@ public:
     }
     void await_parked(std::size_t n) {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return static_cast<std::size_t>(std::ranges::count_if(parked_, [this](const place* p) { return rests(*p); })) >= n; });
+        changed_.wait(lock,
+                      [&] { return static_cast<std::size_t>(std::ranges::count_if(parked_, [this](const place* p) { return rests(*p); })) >= n; });
     }
 
     std::size_t parked() {
@@ -207,7 +208,7 @@ mailroom::queue_options<T> on(mailroom::clock& c) {
     return o;
 }
 
-}  // namespace
+} // namespace
 
 // ------------------------------------------------------------------------------------------------------------- handlers
 
@@ -273,9 +274,7 @@ TEST_CASE("consumer: what a handler throws sends the message back, and on_error 
     how.on_error = [&](std::exception_ptr e) {
         try {
             std::rethrow_exception(e);
-        } catch (const std::exception& x) {
-            errors.add(x.what());
-        } catch (const odd&) {
+        } catch (const std::exception& x) { errors.add(x.what()); } catch (const odd&) {
             errors.add("odd");
         }
         throw odd{};
@@ -321,7 +320,7 @@ TEST_CASE("consumer: a manual handler that neither settles nor keeps its deliver
     });
     q.send(7);
     CHECK(attempts.await(3) == std::vector<std::uint32_t>{1, 2, 3});
-    CHECK_FALSE(c.drain(0s));  // the third is still in our hands
+    CHECK_FALSE(c.drain(0s)); // the third is still in our hands
     CHECK(kept->ack());
     CHECK(c.drain(mailroom::clock::never));
     CHECK(q.statistics().acked == 1);
@@ -332,9 +331,7 @@ TEST_CASE("consumer: options outside what is allowed are refused with a sentence
     const auto refused = [&](const consume_options& o) {
         try {
             const auto c = q.consume([](const int&) {}, o);
-        } catch (const mailroom::error& e) {
-            return e.kind() == mailroom::errc::invalid && e.sentence().size() > 10;
-        }
+        } catch (const mailroom::error& e) { return e.kind() == mailroom::errc::invalid && e.sentence().size() > 10; }
         return false;
     };
     CHECK(refused({.concurrency = {0, 1}}));
@@ -358,7 +355,12 @@ TEST_CASE("consumer: threads grow to the maximum while there is more to do, and 
     queue<int> q(on<int>(clock));
     gate g;
     std::atomic<int> done{0};
-    auto c = q.consume([&](const int&) { g.pass(); ++done; }, {.concurrency = {1, 4}});
+    auto c = q.consume(
+        [&](const int&) {
+            g.pass();
+            ++done;
+        },
+        {.concurrency = {1, 4}});
     CHECK(c.threads() == 1);
     SUBCASE("a backlog at once") {
         for (int i = 0; i < 10; ++i) { q.send(i); }
@@ -392,7 +394,12 @@ TEST_CASE("consumer: after it has shrunk it grows again, also if the remaining t
     queue<int> q(o);
     gate g;
     std::atomic<int> done{0};
-    auto c = q.consume([&](const int& i) { i < 0 ? g.pass() : void(); ++done; }, {.concurrency = {1, 3}, .prefetch = 1});
+    auto c = q.consume(
+        [&](const int& i) {
+            i < 0 ? g.pass() : void();
+            ++done;
+        },
+        {.concurrency = {1, 3}, .prefetch = 1});
     q.send(-1);
     g.await(1);
     q.send(-2);
@@ -414,10 +421,12 @@ TEST_CASE("consumer: what is prefetched does not wait behind a slow handler whil
     for (int i = 0; i < 50; ++i) { q.send(i); }
     gate g;
     std::atomic<int> done{0};
-    auto c = q.consume([&](const int& i) {
-        if (i == 0) { g.pass(); }
-        ++done;
-    }, {.concurrency = {2, 2}, .prefetch = 64});
+    auto c = q.consume(
+        [&](const int& i) {
+            if (i == 0) { g.pass(); }
+            ++done;
+        },
+        {.concurrency = {2, 2}, .prefetch = 64});
     until([&] { return done == 49; });
     g.open();
     until([&] { return done == 50; });
@@ -446,7 +455,10 @@ TEST_CASE("consumer: with priorities nothing is taken before its turn") {
     queue<int> q(o);
     gate g;
     log_of<int> seen;
-    auto c = q.consume([&](const int& i) { g.pass(); seen.add(i); });
+    auto c = q.consume([&](const int& i) {
+        g.pass();
+        seen.add(i);
+    });
     for (int i = 0; i < 5; ++i) { q.send(i, properties{.priority = 1}); }
     g.await(1);
     CHECK(q.statistics().in_flight == 1);
@@ -464,8 +476,8 @@ TEST_CASE("consumer: no second sees more handlers start than allowed") {
     std::atomic<int> done{0};
     auto c = q.consume([&](const int&) { ++done; }, {.concurrency = {2, 2}, .max_per_second = 10});
     until([&] { return done == 10; });
-    until([&] { return q.statistics().in_flight == 0; });  // nothing is taken before its time
-    clock.await_parked(3);  // two workers and the keeper
+    until([&] { return q.statistics().in_flight == 0; }); // nothing is taken before its time
+    clock.await_parked(3);                                // two workers and the keeper
     clock.advance(999ms, 3);
     CHECK(done == 10);
     clock.advance(1ms);
@@ -553,7 +565,13 @@ TEST_CASE("consumer: with every place held by one key, the next of it starts as 
     queue<int> q;
     gate g;
     std::atomic<int> done{0};
-    auto c = q.consume([&](delivery<int> d) { g.pass(); d.ack(); ++done; }, {.concurrency = {2, 4}, .prefetch = 2, .max_per_key = 2});
+    auto c = q.consume(
+        [&](delivery<int> d) {
+            g.pass();
+            d.ack();
+            ++done;
+        },
+        {.concurrency = {2, 4}, .prefetch = 2, .max_per_key = 2});
     for (int i = 0; i < 20; ++i) { q.send(i, properties{.key = "k"}); }
     g.await(2);
     for (int i = 0; i < 18; ++i) {
@@ -587,7 +605,7 @@ TEST_CASE("consumer: leases are kept alive while a handler runs, up to the limit
     g.await(1);
     until([&] { return q.statistics().in_flight == 2; });
     if (auto third = q.try_receive()) { third->ack(); }
-    clock.await_parked(1);  // the keeper
+    clock.await_parked(1); // the keeper
     int minutes = 0;
     for (duration t{}; t < 290s; t += 10s) {
         clock.advance(10s, 1);
@@ -599,7 +617,7 @@ TEST_CASE("consumer: leases are kept alive while a handler runs, up to the limit
     auto first = q.try_receive();
     REQUIRE(first);
     CHECK(first->attempt() == 2);
-    auto second = q.try_receive();  // it never started
+    auto second = q.try_receive(); // it never started
     REQUIRE(second);
     CHECK(second->attempt() == 1);
     first->ack();
@@ -625,7 +643,7 @@ TEST_CASE("consumer: without leases there is no keeper") {
 }
 
 TEST_CASE("consumer: what becomes due by time alone is noticed") {
-    queue<int> q;  // the system's clock
+    queue<int> q; // the system's clock
     log_of<int> seen;
     SUBCASE("on threads") {
         const auto c = q.consume([&](const int& i) { seen.add(i); });
@@ -670,7 +688,7 @@ TEST_CASE("consumer: stopped, it releases what no handler has started") {
         SUBCASE("by its destructor") {}
         g.open();
         CHECK((c.running() || c.drain(mailroom::clock::never)));
-        if (c.running()) { return; }  // the open gate lets all through before the destructor
+        if (c.running()) { return; } // the open gate lets all through before the destructor
     }
     CHECK(q.statistics().acked == 1);
     for (int i = 1; i < 10; ++i) {
@@ -685,7 +703,12 @@ TEST_CASE("consumer: its destructor waits for running handlers") {
     queue<int> q;
     gate g;
     std::atomic<bool> returned{false};
-    auto c = std::make_unique<consumer>(q.consume([&](const int&) { g.pass(); returned = true; }, {.concurrency = {2, 2}}));
+    auto c = std::make_unique<consumer>(q.consume(
+        [&](const int&) {
+            g.pass();
+            returned = true;
+        },
+        {.concurrency = {2, 2}}));
     q.send(1);
     g.await(1);
     std::thread opener([&] {
@@ -792,10 +815,16 @@ TEST_CASE("consumer: one handler waits for room that another makes") {
     o.max_messages = 2;
     queue<int> q(o);
     std::atomic<int> done{0};
-    auto c = q.consume([&](const int& i) {
-        if (i == 0) { q.send(1); q.send(2); q.send(3); }
-        ++done;
-    }, {.concurrency = {2, 2}});
+    auto c = q.consume(
+        [&](const int& i) {
+            if (i == 0) {
+                q.send(1);
+                q.send(2);
+                q.send(3);
+            }
+            ++done;
+        },
+        {.concurrency = {2, 2}});
     q.send(0);
     until([&] { return done == 4; });
 }
@@ -806,7 +835,10 @@ TEST_CASE("consumer: drained while retries are parked, it does not wait for them
     o.retry.initial = 1h;
     queue<int> q(o);
     log_of<int> seen;
-    auto c = q.consume([&](const int& i) { seen.add(i); throw 1; });
+    auto c = q.consume([&](const int& i) {
+        seen.add(i);
+        throw 1;
+    });
     q.send(1);
     seen.await(1);
     CHECK(c.drain(mailroom::clock::never));
@@ -852,7 +884,7 @@ TEST_CASE("consumer: moved over a running one, that one ends first") {
     CHECK(a.statistics().ready == 1);
     auto moved = std::move(c);
     CHECK(moved.running());
-    CHECK_FALSE(c.running());  // NOLINT: moved from, and says so
+    CHECK_FALSE(c.running()); // NOLINT: moved from, and says so
     CHECK(c.threads() == 0);
     CHECK(c.drain(0s));
     c.stop();
@@ -867,10 +899,12 @@ TEST_CASE("consumer: it may outlive its queue") {
     {
         queue<support::tracked> q;
         for (int i = 0; i < 10; ++i) { q.send(i); }
-        c = q.consume([&](delivery<support::tracked> d) {
-            g.pass();
-            acked = (d->value() == 0 && d.ack()) ? 1 : 0;
-        }, {.concurrency = {1, 2}, .prefetch = 4});
+        c = q.consume(
+            [&](delivery<support::tracked> d) {
+                g.pass();
+                acked = (d->value() == 0 && d.ack()) ? 1 : 0;
+            },
+            {.concurrency = {1, 2}, .prefetch = 4});
         g.await(1);
     }
     CHECK(c.running());
@@ -923,7 +957,7 @@ private:
     std::vector<delivery<int>> held_;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("consumer: a drain waits for deliveries that a handler has moved elsewhere") {
     enum class ending { settled, dropped, too_late };
@@ -950,7 +984,7 @@ TEST_CASE("consumer: a drain waits for deliveries that a handler has moved elsew
             auto second = shelf.take();
             CHECK(second.extend(1s));
             std::atomic<int> answer{-1};
-            until([&] { return clock.parked() == 0; });  // the consumer's threads have gone
+            until([&] { return clock.parked() == 0; }); // the consumer's threads have gone
             std::thread drainer([&] { answer = c.drain(1h) ? 1 : 0; });
             clock.await_parked(1);
             CHECK(second.nack(2h));
@@ -1093,7 +1127,7 @@ TEST_CASE("consumer: with an executor a thread exists only once there is an inst
         return std::distance(begin(tasks), end(tasks));
     };
     if (!std::filesystem::exists("/proc/self/task")) { return; }
-    const auto before = threads();  // those of ended tests may still be going
+    const auto before = threads(); // those of ended tests may still be going
     watched_clock clock;
     auto o = on<int>(clock);
     o.lease = 0s;
@@ -1142,17 +1176,19 @@ TEST_CASE("consumer: with an executor, handlers run where it says and nowhere el
     hand h;
     std::vector<int> seen;
     const auto here = std::this_thread::get_id();
-    auto c = q.consume([&](const int& i) {
-        CHECK(std::this_thread::get_id() == here);
-        seen.push_back(i);
-    }, {.executor = h.face()});
+    auto c = q.consume(
+        [&](const int& i) {
+            CHECK(std::this_thread::get_id() == here);
+            seen.push_back(i);
+        },
+        {.executor = h.face()});
     CHECK(c.threads() == 0);
     std::thread([&] {
         for (int i = 0; i < 5; ++i) { q.send(i); }
     }).join();
     CHECK(seen.empty());
     CHECK(h.size() == 1);
-    CHECK(q.statistics().in_flight == 0);  // taken when it runs, not before
+    CHECK(q.statistics().in_flight == 0); // taken when it runs, not before
     CHECK(h.run_one());
     CHECK(seen == std::vector<int>{0});
     CHECK(h.size() == 1);
@@ -1172,7 +1208,7 @@ TEST_CASE("consumer: an executor is asked for as many at once as allowed") {
     int done = 0;
     auto c = q.consume([&](const int&) { ++done; }, {.concurrency = {1, 3}, .executor = h.face()});
     for (int i = 0; i < 10; ++i) { q.send(i); }
-    CHECK(h.size() == 1);  // whoever starts one asks for the next
+    CHECK(h.size() == 1); // whoever starts one asks for the next
     CHECK(h.run_one());
     CHECK(h.size() >= 2);
     CHECK(h.size() <= 3);
@@ -1184,10 +1220,12 @@ TEST_CASE("consumer: an executor that runs on the spot does not recurse without 
     queue<int> q;
     const int many = static_cast<int>(support::scaled(100'000));
     int done = 0;
-    auto c = q.consume([&](const int& i) {
-        ++done;
-        if (i > 0) { q.send(i - 1); }
-    }, {.executor = [](std::function<void()> f) { f(); }});
+    auto c = q.consume(
+        [&](const int& i) {
+            ++done;
+            if (i > 0) { q.send(i - 1); }
+        },
+        {.executor = [](std::function<void()> f) { f(); }});
     q.send(many);
     CHECK(done == many + 1);
     for (int i = 0; i < 100; ++i) { q.send(0); }
@@ -1235,11 +1273,13 @@ TEST_CASE("consumer: retries and leases go on under an executor") {
     queue<int> q(o);
     hand h;
     int calls = 0;
-    auto c = q.consume([&](const int&) {
-        if (++calls == 1) { throw 1; }
-        for (int i = 0; i < 9; ++i) { clock.advance(10s, 1); }  // the keeper
-        CHECK_FALSE(q.try_receive());
-    }, {.executor = h.face()});
+    auto c = q.consume(
+        [&](const int&) {
+            if (++calls == 1) { throw 1; }
+            for (int i = 0; i < 9; ++i) { clock.advance(10s, 1); } // the keeper
+            CHECK_FALSE(q.try_receive());
+        },
+        {.executor = h.face()});
     q.send(1);
     h.run();
     CHECK(calls == 1);
@@ -1296,7 +1336,9 @@ TEST_CASE("consumer: consumers that come and go lose nothing") {
                 for (int round = 0; !over; ++round) {
                     consume_options how{.concurrency = {1, 1 + (round + k) % 3}, .prefetch = static_cast<std::size_t>(1 + (round * 7) % 40)};
                     how.max_per_key = static_cast<std::size_t>(round % 2);
-                    if (k == 2 && round % 3 == 0) { how.executor = [](std::function<void()> f) { f(); }; }
+                    if (k == 2 && round % 3 == 0) {
+                        how.executor = [](std::function<void()> f) { f(); };
+                    }
                     auto c = q.consume(handler, how);
                     const int enough = std::min(total, done.load() + 200);
                     until([&] { return done.load() >= enough || over; });

@@ -40,7 +40,7 @@ std::vector<int> dead_bodies(queue<int>& q) {
     return bodies;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("dead letters: know why, how often and when") {
     manual_clock clock;
@@ -101,10 +101,11 @@ TEST_CASE("dead letters: ack ends one; every other verb, and the destructor, put
     bury(q, 3);
     CHECK(q.dead().size() == 3);
     bool (*const verbs[])(dead_letter<int>&) = {[](dead_letter<int>& l) { return l.nack(); }, [](dead_letter<int>& l) { return l.nack(1h); },
-                                                [](dead_letter<int>& l) { return l.release(); }, [](dead_letter<int>& l) { return l.reject("again"); }};
+                                                [](dead_letter<int>& l) { return l.release(); },
+                                                [](dead_letter<int>& l) { return l.reject("again"); }};
     for (auto* verb : verbs) {
         auto letter = q.dead().try_receive();
-        CHECK(letter->body() == 0);  // the first again
+        CHECK(letter->body() == 0); // the first again
         CHECK(letter->extend(1s));
         CHECK(verb(*letter));
         CHECK(!letter->ack());
@@ -148,7 +149,7 @@ TEST_CASE("redrive: the first n live again at their own places, attempts from 1"
     CHECK(q.dead().redrive(2) == 2);
     CHECK(q.dead().redrive(100) == 2);
     CHECK(q.dead().size() == 0);
-    for (int i = 0; i < 4; ++i) {  // before what was sent later
+    for (int i = 0; i < 4; ++i) { // before what was sent later
         auto d = q.try_receive();
         CHECK(d->body() == i);
         CHECK(d->attempt() == 1);
@@ -182,7 +183,7 @@ TEST_CASE("redrive: a key's order holds for what lives again") {
     auto later = q.try_receive();
     CHECK(later->body() == 1);
     CHECK(q.dead().redrive(1) == 1);
-    CHECK(!q.try_receive());  // its key is taken
+    CHECK(!q.try_receive()); // its key is taken
     CHECK(later->release());
     CHECK(q.try_receive()->ack());
     CHECK(q.statistics().acked == 1);
@@ -197,12 +198,12 @@ TEST_CASE("redrive: who holds the next of a key may renew a lapsed lease, until 
         q.send(1, {.key = "a"});
         q.try_receive()->reject();
         auto later = q.try_receive();
-        clock.advance(3s);  // its lease has run out, and nobody has been given it since
+        clock.advance(3s); // its lease has run out, and nobody has been given it since
         CHECK(q.dead().redrive(1) == 1);
         std::optional<mailroom::delivery<int>> first;
         if (handed_out) { first = q.try_receive(); }
         CHECK(later->extend(10s) == !handed_out);
-        CHECK(!q.try_receive());  // one of them is out
+        CHECK(!q.try_receive()); // one of them is out
         if (first) { CHECK(first->ack()); }
         if (!handed_out) { CHECK(later->ack()); }
         CHECK(q.try_receive()->body() == (handed_out ? 1 : 0));
@@ -273,7 +274,7 @@ TEST_CASE("receive_for: waits for one to die, until its time is up") {
     CHECK(q.dead().size() == 1);
     CHECK(q.dead().try_receive()->ack());
     q.send(1, {.time_to_live = 3s});
-    std::thread c = wait(mailroom::duration::max(), true);  // dies of time alone
+    std::thread c = wait(mailroom::duration::max(), true); // dies of time alone
     clock.await_parked(1);
     clock.advance(3s);
     c.join();

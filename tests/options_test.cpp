@@ -22,7 +22,7 @@ namespace {
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-}  // namespace
+} // namespace
 
 TEST_CASE("queue_options: each wrong one is invalid, with a sentence that names it") {
     const struct {
@@ -71,7 +71,11 @@ TEST_CASE("queue_options: what lies at the edge of what is allowed is taken") {
         {.lease = 0s},
         {.lease = duration::max()},
         {.retry = {.max_attempts = 0, .initial = 0s, .multiplier = 1, .maximum = 0s, .jitter = 0}},
-        {.retry = {.max_attempts = std::numeric_limits<std::uint32_t>::max(), .initial = duration::max(), .multiplier = 1e9, .maximum = duration::max(), .jitter = 1}},
+        {.retry = {.max_attempts = std::numeric_limits<std::uint32_t>::max(),
+                   .initial = duration::max(),
+                   .multiplier = 1e9,
+                   .maximum = duration::max(),
+                   .jitter = 1}},
         {.max_in_flight = 1},
         {.time_to_live = 1ns},
         {.time_to_live = duration::max()},
@@ -122,23 +126,31 @@ TEST_CASE("queue_options: the defaults are what is written down") {
 TEST_CASE("queue_options: the fields stand in the order that programs name them in") {
     mailroom::memory_budget budget(100);
     const int_options all{.max_messages = 5,
-                      .max_bytes = 100,
-                      .budget = &budget,
-                      .overflow = overflow::reject,
-                      .lease = 1s,
-                      .retry = {.max_attempts = 3, .initial = 1s, .multiplier = 2, .maximum = 1min, .jitter = 0.1},
-                      .max_in_flight = 2,
-                      .time_to_live = 1h,
-                      .priorities = 3,
-                      .deduplicate = {.window = 1s, .until_settled = true},
-                      .ordered_by_key = true,
-                      .max_dead = 4,
-                      .validate = [](const int& v, const mailroom::properties& p) { return v != 0 && p.subject.empty(); },
-                      .clock = nullptr};
+                          .max_bytes = 100,
+                          .budget = &budget,
+                          .overflow = overflow::reject,
+                          .lease = 1s,
+                          .retry = {.max_attempts = 3, .initial = 1s, .multiplier = 2, .maximum = 1min, .jitter = 0.1},
+                          .max_in_flight = 2,
+                          .time_to_live = 1h,
+                          .priorities = 3,
+                          .deduplicate = {.window = 1s, .until_settled = true},
+                          .ordered_by_key = true,
+                          .max_dead = 4,
+                          .validate = [](const int& v, const mailroom::properties& p) { return v != 0 && p.subject.empty(); },
+                          .clock = nullptr};
     mailroom::queue<int> q(all);
     CHECK(q.try_send(0).error() == errc::rejected);
-    CHECK(q.try_send(1, {.key = "k", .id = "i", .subject = "s", .correlation_id = "c", .reply_to = "r", .content_type = "t", .delay = 1s, .time_to_live = 1s,
-                         .priority = 2, .headers = {{"name", 1}}})
+    CHECK(q.try_send(1, {.key = "k",
+                         .id = "i",
+                         .subject = "s",
+                         .correlation_id = "c",
+                         .reply_to = "r",
+                         .content_type = "t",
+                         .delay = 1s,
+                         .time_to_live = 1s,
+                         .priority = 2,
+                         .headers = {{"name", 1}}})
               .error() == errc::rejected);
     CHECK(q.try_send(1, {.key = "k"}));
 }
@@ -156,7 +168,7 @@ TEST_CASE("queue_options: a message that a bound could never hold is too large, 
         }
         count.send_many(std::vector{1, 2});
         CHECK_THROWS_AS(count.send_many(std::vector{1, 2, 3}), mailroom::error);
-        CHECK(count.statistics().ready == 2);  // nothing was dropped for it
+        CHECK(count.statistics().ready == 2); // nothing was dropped for it
         CHECK(small.used() == 0);
     }
 }

@@ -1,6 +1,6 @@
 // What a hostile user would try: calls from within calls, exceptions from their own code, times without end, and bodies that misbehave.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // a note about bodies of 64-byte alignment
+# pragma GCC diagnostic ignored "-Wpsabi" // a note about bodies of 64-byte alignment
 #endif
 
 #include "support/eventually.hpp"
@@ -100,7 +100,7 @@ public:
                 static_cast<void>(q.statistics());
                 *answered = true;
             });
-            const auto given_up = std::chrono::steady_clock::now() + 5s;  // only where it fails
+            const auto given_up = std::chrono::steady_clock::now() + 5s; // only where it fails
             while (!*answered && std::chrono::steady_clock::now() < given_up) { std::this_thread::yield(); }
             if (!*answered) { blocked_ = true; }
             busy_ = false;
@@ -127,7 +127,7 @@ struct mapped_file {
     std::size_t bytes;
 };
 
-}  // namespace
+} // namespace
 
 template <>
 struct mailroom::footprint<mapped_file> {
@@ -251,7 +251,7 @@ struct copy_throws {
     int value;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("copies that throw: whatever verb needed one, the message is where it was") {
     manual_clock clock;
@@ -271,10 +271,10 @@ TEST_CASE("copies that throw: whatever verb needed one, the message is where it 
     q.send(copy_throws(7), {.id = "seven"});
     auto late = q.try_receive();
     clock.advance(1s);
-    CHECK_THROWS_AS(q.try_pop(), int);  // somebody still looks at it, so it has to be copied
+    CHECK_THROWS_AS(q.try_pop(), int); // somebody still looks at it, so it has to be copied
     CHECK(q.statistics().ready == 1);
     CHECK(late->body().value == 7);
-    CHECK(q.send(copy_throws(8), {.id = "seven"}) == 0);  // it is still known, for it is still there
+    CHECK(q.send(copy_throws(8), {.id = "seven"}) == 0); // it is still known, for it is still there
     copy_throws::throws = false;
     CHECK(q.try_pop()->body().value == 7);
     CHECK(!late->ack());
@@ -304,7 +304,7 @@ TEST_CASE("send_many: one that is refused refuses all, and what the range held i
     std::vector<std::string> some{"good", "bad", "fine"};
     CHECK_THROWS_AS(q.send_many(some), mailroom::error);
     CHECK_THROWS_AS(q.send_many(std::move(some)), mailroom::error);
-    CHECK(some == std::vector<std::string>{"good", "bad", "fine"});  // NOLINT: that is the question
+    CHECK(some == std::vector<std::string>{"good", "bad", "fine"}); // NOLINT: that is the question
     CHECK(q.statistics().sent == 0);
 }
 
@@ -325,7 +325,8 @@ TEST_CASE("send_many: copies what is not const as if it were") {
 
 TEST_CASE("foreign code: a body ends under no lock of the queue") {
     manual_clock clock;
-    mailroom::queue<nosy> q({.lease = 1s, .retry = {.max_attempts = 3, .initial = 0s}, .deduplicate = {.until_settled = true}, .max_dead = 1, .clock = &clock});
+    mailroom::queue<nosy> q(
+        {.lease = 1s, .retry = {.max_attempts = 3, .initial = 0s}, .deduplicate = {.until_settled = true}, .max_dead = 1, .clock = &clock});
     const struct {
         const char* what;
         std::function<void()> run;
@@ -340,16 +341,18 @@ TEST_CASE("foreign code: a body ends under no lock of the queue") {
         {"send, delayed", [&] { q.send(nosy(4), {.delay = 10s}); }},
         {"expire, drop the oldest dead", [&] { clock.advance(5s); }},
         {"redrive", [&] { q.dead().redrive(5); }},
-        {"lapse", [&] {
-            auto d = q.try_receive();
-            clock.advance(1s);
-        }},
+        {"lapse",
+         [&] {
+             auto d = q.try_receive();
+             clock.advance(1s);
+         }},
         {"pop", [&] { q.try_pop(); }},
         {"browse", [&] { q.browse([](const message<nosy>&, message_state) { return true; }); }},
-        {"purge", [&] {
-            q.send(nosy(5));
-            q.purge();
-        }},
+        {"purge",
+         [&] {
+             q.send(nosy(5));
+             q.purge();
+         }},
     };
     for (const auto& step : steps) {
         CAPTURE(std::string(step.what));
@@ -522,7 +525,7 @@ TEST_CASE("redrive_if: its predicate may send, pop, purge and look among the dea
         q.send(tracked(100 + number));
         q.try_pop();
         if (auto other = q.dead().try_receive()) { CHECK(other->offset() != letter.offset()); }
-        if (number == 3) { CHECK(q.dead().purge() == 8); }  // 0, 2, 4..9: what is held stays
+        if (number == 3) { CHECK(q.dead().purge() == 8); } // 0, 2, 4..9: what is held stays
         q.purge();
         CHECK(letter->value() == number);
         return number % 2 == 1;
@@ -530,7 +533,7 @@ TEST_CASE("redrive_if: its predicate may send, pop, purge and look among the dea
     CHECK(asked == 4);
     CHECK(revived == 2);
     CHECK(q.dead().size() == 0);
-    CHECK(q.try_pop()->body().value() == 3);  // 1 was purged by the predicate for 2
+    CHECK(q.try_pop()->body().value() == 3); // 1 was purged by the predicate for 2
     CHECK(tracked::faults() == faults);
 }
 
@@ -552,7 +555,7 @@ TEST_CASE("deliveries as bodies: queues may hold one another's deliveries") {
     outer.send(*inner.try_receive());
     CHECK(inner.statistics().in_flight == 2);
     outer.try_pop()->body();
-    CHECK(inner.statistics().in_flight == 1);  // destroyed unsettled
+    CHECK(inner.statistics().in_flight == 1); // destroyed unsettled
     auto d = outer.try_receive();
     CHECK((*d)->body() == 2);
     CHECK(d->ack());
@@ -581,7 +584,7 @@ TEST_CASE("endless times: each option and argument takes the longest duration th
         q.send(3);
         CHECK(*q.send_for(forever, 4) == 3);
         clock.advance(24h * 365 * 50);
-        CHECK(q.receive_for(forever)->body() == 1);  // nacked: its pause never ends
+        CHECK(q.receive_for(forever)->body() == 1); // nacked: its pause never ends
         auto three = q.receive_for(forever);
         CHECK(three->body() == 3);
         CHECK(three->extend(forever));
@@ -609,7 +612,7 @@ TEST_CASE("endless times: the most negative durations mean at once") {
     CHECK(q.receive_many(none, 5, duration::min()) == 0);
     CHECK(*q.send_for(duration::min(), 1) == 0);
     auto d = q.try_receive();
-    CHECK(d->extend(duration::min()));  // its lease is over
+    CHECK(d->extend(duration::min())); // its lease is over
     CHECK(q.try_receive()->nack(duration::min()));
     CHECK(q.try_pop());
     CHECK(q.drain(duration::min()));
@@ -618,7 +621,7 @@ TEST_CASE("endless times: the most negative durations mean at once") {
 TEST_CASE("lease: holds for its time whatever the clock's epoch is") {
     for (const duration start : {duration(0), duration(24h * 365 * 20), duration(24h * 365 * 56), duration(24h * 365 * 200)}) {
         CAPTURE(start.count());
-        manual_clock clock(start);  // as a clock that counts from 1970 would
+        manual_clock clock(start); // as a clock that counts from 1970 would
         mailroom::queue<int> q({.lease = 30s, .clock = &clock});
         q.send(1);
         q.send(2);
@@ -630,7 +633,7 @@ TEST_CASE("lease: holds for its time whatever the clock's epoch is") {
         CHECK(q.statistics().in_flight == 2);
         clock.advance(1ns);
         CHECK(q.try_receive()->body() == 1);
-        CHECK(q.statistics().in_flight == 1);  // the second is still its holder's
+        CHECK(q.statistics().in_flight == 1); // the second is still its holder's
         CHECK(!first->ack());
         CHECK(second->extend(10s));
         clock.advance(10s - 1ns);
@@ -738,7 +741,7 @@ TEST_CASE("memory: a burst through either side gives its memory back") {
         mailroom::queue<std::array<long, 4>> q({.priorities = levels});
         for (int i = 0; i < count; ++i) { q.send({}); }
         while (q.try_pop()) {}
-        CHECK(support::heap_in_use() < before + 4 * static_cast<std::size_t>(count) + 100'000);  // of 32 bytes and more for each
+        CHECK(support::heap_in_use() < before + 4 * static_cast<std::size_t>(count) + 100'000); // of 32 bytes and more for each
     }
 }
 
@@ -770,7 +773,7 @@ struct own_address {
     const own_address* operator&() const = delete;
     own_address* operator&() = delete;
 };
-struct greedy {  // can be made of anything
+struct greedy { // can be made of anything
     greedy() = default;
     template <class U>
     greedy(const U&) : made_of_something(true) {}
@@ -788,7 +791,7 @@ struct own_new {
     int value = 0;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("bodies: types that do odd things with addresses, alignment and conversions pass through") {
     mailroom::queue<own_address> a;
@@ -944,10 +947,10 @@ TEST_CASE("clock: a queue may be destroyed while another thread moves its clock"
     auto q = std::make_unique<mailroom::queue<slow_to_die>>(mailroom::queue_options<slow_to_die>{.max_dead = 1, .clock = &clock});
     q->send(slow_to_die(true), {.time_to_live = 1s});
     q->send(slow_to_die(false), {.time_to_live = 2s});
-    std::thread mover([&] { clock.advance(1min); });  // both die; the first is one too many, and ends
+    std::thread mover([&] { clock.advance(1min); }); // both die; the first is one too many, and ends
     while (inside == 0) { std::this_thread::yield(); }
     q.reset();
-    CHECK(inside == 2);  // the clock was done with it
+    CHECK(inside == 2); // the clock was done with it
     mover.join();
 }
 

@@ -76,7 +76,7 @@ bool check(crew& threads, std::uint64_t seed, tally& done) {
     return bodies_are_well;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("queue: concurrent histories are linearizable") {
     crew threads(4);

@@ -45,7 +45,7 @@ bool run_random_settings(std::uint64_t seed) {
     return run<T>(seed, draw_settings(d, chance), d.between(20, 200));
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("queue: does what the model does, each option alone") {
     struct {
@@ -78,9 +78,7 @@ TEST_CASE("queue: does what the model does, each option alone") {
         o.retry.initial = seconds(1);
         o.retry.maximum = seconds(20);
         row.set(o);
-        for_each_seed(100, [&](std::uint64_t seed) {
-            return run<int>(seed, o, 150) && run<tracked>(seed, o, 150);
-        });
+        for_each_seed(100, [&](std::uint64_t seed) { return run<int>(seed, o, 150) && run<tracked>(seed, o, 150); });
     }
     CHECK(tracked::live() == 0);
     CHECK(tracked::faults() == 0);

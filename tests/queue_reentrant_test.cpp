@@ -19,7 +19,7 @@ namespace {
 const void* dying = nullptr;
 int made_on_the_dying = 0;
 std::function<void()> at_death;
-bool shells_too = false;  // what was moved from has a destructor too
+bool shells_too = false; // what was moved from has a destructor too
 
 class testator {
 public:
@@ -59,7 +59,7 @@ struct used_queue {
     mailroom::queue<testator> queue;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("queue: the destructor of a body may use the queue it stood in") {
     struct {
@@ -98,7 +98,7 @@ TEST_CASE("queue: the destructor of a body may use the queue it stood in") {
          }},
     };
     for (const auto& row : table) {
-        for (int used = 0; used < 130; ++used) {  // wherever in its block the message stands
+        for (int used = 0; used < 130; ++used) { // wherever in its block the message stands
             CAPTURE(row.name);
             CAPTURE(used);
             made_on_the_dying = 0;

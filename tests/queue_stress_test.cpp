@@ -33,9 +33,9 @@ struct scenario {
     std::string name;
     int producers = 2, consumers = 2;
     habits habit = habits();
-    unsigned keys = 0;          // each producer has keys of its own, in whose order its messages must be taken
-    bool restless = false;      // somebody pauses, resumes, looks and counts all the while
-    bool order_is_seen = true;  // first attempts reach each consumer in the order of offsets
+    unsigned keys = 0;         // each producer has keys of its own, in whose order its messages must be taken
+    bool restless = false;     // somebody pauses, resumes, looks and counts all the while
+    bool order_is_seen = true; // first attempts reach each consumer in the order of offsets
 };
 
 template <class T>
@@ -44,7 +44,7 @@ public:
     stress(const scenario& s, const mailroom::queue_options<T>& options, std::uint64_t seed)
         : s_(s), per_producer_(cases(4000)), ledger_(per_producer_ * static_cast<std::size_t>(s.producers)), settling_(total()), seed_(seed),
           refuses_(options.overflow != mailroom::overflow::block), queue_(under(clock_, options)) {
-        if (options.lease == 0s) { s_.habit.keep = 0; }  // who keeps one for ever waits for ever for the end
+        if (options.lease == 0s) { s_.habit.keep = 0; } // who keeps one for ever waits for ever for the end
     }
 
     void run() {
@@ -118,7 +118,7 @@ private:
 
     void consume(int self) {
         dice d(seed_ * 100 + static_cast<std::uint64_t>(self));
-        std::vector<delivery> kept;  // until they are late
+        std::vector<delivery> kept; // until they are late
         std::optional<mailroom::offset> last;
         const auto in_order = [&](mailroom::offset o, std::size_t message) {
             if (s_.order_is_seen && last && o <= *last) { ledger_.broken("out of order: ", message); }
@@ -212,7 +212,7 @@ private:
             dead->ack();
         }
         CHECK(ledger_.count(ledger::end::dead) == s.dead);
-        CHECK(ledger_.count(ledger::end::none) == s.dropped - (not_taken_ - refused_));  // dropped by the queue: it does not say which
+        CHECK(ledger_.count(ledger::end::none) == s.dropped - (not_taken_ - refused_)); // dropped by the queue: it does not say which
         CHECK(ledger_.count(ledger::end::acked) == s.acked);
         const std::string complaints = ledger_.complaints();
         CHECK_MESSAGE(complaints.empty(), complaints, "MAILROOM_TEST_SEED=", seed_);
@@ -240,7 +240,7 @@ void run(const scenario& s, const mailroom::queue_options<T>& options) {
     CHECK(tracked::faults() == 0);
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("queue: many take from it, each message goes to one of them, in order") {
     mailroom::queue_options<tracked> o;
@@ -287,7 +287,7 @@ TEST_CASE("queue: the messages of a key are taken one after the other, whatever 
     o.ordered_by_key = true;
     o.retry = {.max_attempts = 0, .initial = 1ms, .maximum = 3ms};
     scenario s{.name = "keys", .producers = 2, .consumers = 3, .habit = habits::of_all_kinds(), .keys = 7, .order_is_seen = false};
-    s.habit.keep = s.habit.pop = 0;  // so that each end is announced before it is one
+    s.habit.keep = s.habit.pop = 0; // so that each end is announced before it is one
     o.lease = 0s;
     run(s, o);
     o.max_messages = 64;

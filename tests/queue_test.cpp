@@ -58,7 +58,8 @@ struct immovable {
     immovable() = default;
     immovable(immovable&&) = delete;
 };
-static_assert(!mailroom::message_body<immovable> && !mailroom::message_body<int&> && !mailroom::message_body<const int> && !mailroom::message_body<int[3]>);
+static_assert(!mailroom::message_body<immovable> && !mailroom::message_body<int&> && !mailroom::message_body<const int> &&
+              !mailroom::message_body<int[3]>);
 static_assert(mailroom::message_body<std::unique_ptr<int>> && mailroom::message_body<throwing_move>);
 static_assert(!std::is_copy_constructible_v<queue<int>> && std::is_nothrow_move_constructible_v<queue<int>>);
 
@@ -66,9 +67,7 @@ template <class Act>
 errc thrown_by(Act act) {
     try {
         act();
-    } catch (const mailroom::error& e) {
-        return e.kind();
-    }
+    } catch (const mailroom::error& e) { return e.kind(); }
     return errc{};
 }
 
@@ -82,10 +81,11 @@ std::vector<T> popped(queue<T>& q) {
 // Another thread that does something which may block; `done` when it came back.
 class blocked {
 public:
-    explicit blocked(std::function<void()> act) : thread_([this, act = std::move(act)] {
-        act();
-        done_ = true;
-    }) {}
+    explicit blocked(std::function<void()> act)
+        : thread_([this, act = std::move(act)] {
+              act();
+              done_ = true;
+          }) {}
     ~blocked() { thread_.join(); }
     bool done() const { return done_; }
     bool finishes() const {
@@ -97,7 +97,7 @@ private:
     std::thread thread_;
 };
 
-}  // namespace
+} // namespace
 
 // -------------------------------------------------------------------------------------------------------------------------- bodies
 
@@ -208,7 +208,7 @@ TEST_CASE("queue: each body ends once, when its message is settled") {
         CHECK(tracked::live() == live + 39);
         auto held = q.try_receive();
         CHECK(q.purge() == 39);
-        CHECK(tracked::live() == live + 1);  // in the hands of its holder
+        CHECK(tracked::live() == live + 1); // in the hands of its holder
         CHECK(held->body().value() == 61);
         CHECK(!held->ack());
         CHECK(tracked::live() == live);
@@ -247,12 +247,12 @@ TEST_CASE("send_many: from anything that can be walked; an rvalue that owns its 
     CHECK(q.send_many(std::list<std::string>{"a", "b"}) == 4);
     const std::array<const char*, 2> convertible{"c", "d"};
     CHECK(q.send_many(convertible) == 6);
-    CHECK(q.send_many(std::views::all(v)) == 8);  // a view owns nothing
+    CHECK(q.send_many(std::views::all(v)) == 8); // a view owns nothing
     CHECK(v[1] == "long enough to be on the heap: two");
     CHECK(q.send_many(v | std::views::transform([](const std::string& s) { return s.substr(0, 4); })) == 10);
     CHECK(q.send_many(std::move(v)) == 12);
-    CHECK(v[0].empty());  // NOLINT: that is the question
-    CHECK(q.send_many(std::vector<std::string>()) == 14);  // the next offset
+    CHECK(v[0].empty());                                  // NOLINT: that is the question
+    CHECK(q.send_many(std::vector<std::string>()) == 14); // the next offset
     CHECK(q.statistics().sent == 14);
     std::vector<std::string> out = popped(q);
     CHECK(out.size() == 14);
@@ -324,7 +324,7 @@ TEST_CASE("properties: what is wrong is said at the call") {
         CHECK_THROWS_AS(q.send_async(1, p).wait(), mailroom::error);
     }
     CHECK(q.statistics().sent == 0);
-    q.send(1, {.priority = 9});  // clamped to the one level there is
+    q.send(1, {.priority = 9}); // clamped to the one level there is
     CHECK(q.try_pop());
 }
 
@@ -337,7 +337,7 @@ TEST_CASE("overflow: each rule does what it says, and counts") {
     CHECK(rejecting.send_for(1h, 2).error() == errc::full);
     CHECK_THROWS_AS(rejecting.send_async(2).wait(), mailroom::error);
     auto d = rejecting.try_receive();
-    CHECK(rejecting.try_send(2).error() == errc::full);  // in flight counts
+    CHECK(rejecting.try_send(2).error() == errc::full); // in flight counts
     d->ack();
     CHECK(rejecting.try_send(2));
 
@@ -357,7 +357,7 @@ TEST_CASE("overflow: each rule does what it says, and counts") {
     std::vector<delivery<int>> held;
     oldest.receive_many(held, 3);
     CHECK(held[0].body() == 4);
-    CHECK(oldest.try_send(7).error() == errc::full);  // every one is held
+    CHECK(oldest.try_send(7).error() == errc::full); // every one is held
     CHECK(thrown_by([&] { oldest.send(7); }) == errc::full);
     held[1].release();
     CHECK(oldest.send(7) == 7);
@@ -425,7 +425,7 @@ TEST_CASE("block: a wait for room ends with the time, the stop, the close, or an
         clock.await_parked(1);
         stop.request_stop();
     }
-    CHECK(thrown_by([&] { q.send("x", {}, stop.get_token()); }) == errc::full);  // stopped before it began
+    CHECK(thrown_by([&] { q.send("x", {}, stop.get_token()); }) == errc::full); // stopped before it began
     CHECK(q.try_pop());
     CHECK(q.send("there is room", {.time_to_live = 1min}, stop.get_token()) == 1);
     {
@@ -472,7 +472,7 @@ TEST_CASE("memory_budget: shared by two queues, room in one wakes who waits in t
     b.try_pop();
     a->send(9);
     auto out = a->try_receive();
-    a.reset();  // what it held counts no longer
+    a.reset(); // what it held counts no longer
     CHECK(budget.used() == 3 * sizeof(int));
     out.reset();
     CHECK(budget.used() == 3 * sizeof(int));
@@ -507,7 +507,7 @@ TEST_CASE("deduplicate: a duplicate gets the offset of the original, as long as 
     CHECK(window.send(2, {.id = "b"}) == 1);
     CHECK(window.send(3, {.id = "a"}) == 0);
     CHECK(window.send(3) == 2);
-    CHECK(window.send(3) == 3);  // no id, no duplicate
+    CHECK(window.send(3) == 3); // no id, no duplicate
     popped(window);
     CHECK(*window.try_send(3, {.id = "a"}) == 0);
     CHECK(window.statistics().duplicates == 2);
@@ -520,11 +520,11 @@ TEST_CASE("deduplicate: a duplicate gets the offset of the original, as long as 
     CHECK(unsettled.send(1, {.id = "a"}) == 0);
     auto d = unsettled.try_receive();
     CHECK(unsettled.send(1, {.id = "a"}) == 0);
-    d->reject();  // dead counts as settled
+    d->reject(); // dead counts as settled
     CHECK(unsettled.send(2, {.id = "a"}) == 1);
     CHECK(unsettled.try_pop());
     CHECK(unsettled.dead().redrive(1) == 1);
-    CHECK(unsettled.send(3, {.id = "a"}) == 0);  // it lives again
+    CHECK(unsettled.send(3, {.id = "a"}) == 0); // it lives again
     unsettled.purge();
     CHECK(unsettled.send(3, {.id = "a"}) == 2);
 }
@@ -536,7 +536,7 @@ TEST_CASE("deduplicate: what was not sent is no original") {
     CHECK(q.try_send(1, {.id = "a"}).error() == errc::full);
     q.try_pop();
     CHECK(*q.try_send(1, {.id = "a"}) == 1);
-    CHECK(*q.try_send(1, {.id = "a"}) == 1);  // a duplicate needs no room
+    CHECK(*q.try_send(1, {.id = "a"}) == 1); // a duplicate needs no room
     CHECK(q.statistics().duplicates == 1);
 }
 
@@ -559,13 +559,13 @@ TEST_CASE("receive: every verb, on an empty queue and on a full one") {
     CHECK(q.pop_many(std::back_inserter(messages), 5) == 0);
 
     for (int i = 0; i < 100; ++i) { q.send(i); }
-    CHECK(q.receive()->body() == 0);  // back, after its pause
+    CHECK(q.receive()->body() == 0); // back, after its pause
     CHECK(q.try_receive()->body() == 1);
     CHECK(q.receive_for(1h)->body() == 2);
     CHECK(q.receive(mailroom::stop_token())->body() == 3);
     CHECK(q.receive_many(some, 5) == 5);
     CHECK(some.size() == 5);
-    CHECK(q.receive_many(some, 60, 1h) == 60);  // appends; across blocks
+    CHECK(q.receive_many(some, 60, 1h) == 60); // appends; across blocks
     for (std::size_t i = 0; i < some.size(); ++i) { CHECK(some[i].body() == static_cast<int>(i) + 4); }
     CHECK(q.pop()->body() == 69);
     CHECK(q.try_pop()->body() == 70);
@@ -643,14 +643,18 @@ TEST_CASE("receive: a blocked one is woken exactly when something is due") {
         duration due;
     } cases[] = {
         {"a delay", [&] { q.send(1, {.delay = 7s}); }, 7s},
-        {"a retry", [&] {
-            q.send(1);
-            q.try_receive()->nack();
-        }, 5s},
-        {"a retry after a time of its own", [&] {
-            q.send(1);
-            q.try_receive()->nack(9s);
-        }, 9s},
+        {"a retry",
+         [&] {
+             q.send(1);
+             q.try_receive()->nack();
+         },
+         5s},
+        {"a retry after a time of its own",
+         [&] {
+             q.send(1);
+             q.try_receive()->nack(9s);
+         },
+         9s},
     };
     for (const auto& c : cases) {
         CAPTURE(std::string(c.what));
@@ -714,7 +718,7 @@ TEST_CASE("order: one total order; what comes back goes first; what is delayed l
     auto second = q.try_receive();
     CHECK(second->release());
     CHECK(first->nack(0s));
-    CHECK(q.try_receive()->attempt() == 2);  // 0 again; and back after a pause
+    CHECK(q.try_receive()->attempt() == 2); // 0 again; and back after a pause
     CHECK(q.try_pop()->body() == 1);
     std::vector<int> rest = popped(q);
     CHECK(rest.size() == 97);
@@ -729,7 +733,7 @@ TEST_CASE("delay: a message delayed behind a backlog waits for its turn, not for
     for (int i = 0; i < 200; ++i) { q.send(i); }
     q.send(200, {.delay = 1s});
     q.send(201);
-    clock.advance(2s);  // due long before it is reached
+    clock.advance(2s); // due long before it is reached
     const std::vector<int> all = popped(q);
     CHECK(all.size() == 202);
     CHECK(std::is_sorted(all.begin(), all.end()));
@@ -751,7 +755,7 @@ TEST_CASE("time_to_live: expires anywhere in the queue, with the reason") {
     q.send(1, {.time_to_live = 5s});
     auto out = q.try_receive();
     clock.advance(6s);
-    CHECK(q.dead().size() == 10);  // what is out cannot expire
+    CHECK(q.dead().size() == 10); // what is out cannot expire
     CHECK(out->nack(0s));
     CHECK(!q.try_receive());
     CHECK(q.dead().size() == 11);
@@ -781,7 +785,7 @@ TEST_CASE("time_to_live: the queue's own is for messages that have none") {
 
 TEST_CASE("priorities: higher first, first come first served within a level") {
     queue<int> q({.priorities = 3});
-    for (int i = 0; i < 30; ++i) { q.send(i, {.priority = i % 5}); }  // 2, 3 and 4 are one level
+    for (int i = 0; i < 30; ++i) { q.send(i, {.priority = i % 5}); } // 2, 3 and 4 are one level
     std::vector<int> expected;
     for (int i = 0; i < 30; ++i) {
         if (i % 5 >= 2) { expected.push_back(i); }
@@ -806,16 +810,16 @@ TEST_CASE("ordered_by_key: the next of a key goes when the one before is settled
     CHECK(four->body() == 4);
     CHECK(!q.try_receive());
     CHECK(one->nack());
-    CHECK(!q.try_receive());  // its pause holds its key back
+    CHECK(!q.try_receive()); // its pause holds its key back
     clock.advance(1s);
     one = q.try_receive();
     CHECK(one->body() == 1);
-    clock.advance(10s);       // lapses
+    clock.advance(10s); // lapses
     auto again = q.try_receive();
     CHECK(again->body() == 1);
     CHECK(again->attempt() == 3);
     CHECK(!one->ack());
-    CHECK(again->nack());     // dies: the next may go
+    CHECK(again->nack()); // dies: the next may go
     CHECK(q.try_receive()->body() == 2);
     CHECK(q.dead().size() == 1);
 }
@@ -860,14 +864,14 @@ TEST_CASE("settling: each verb once, and the counters that follow") {
     CHECK(s.dead == 1);
     CHECK(s.in_flight == 0);
     CHECK(s.redelivered == 0);
-    CHECK(q.try_receive()->attempt() == 1);  // released: unchanged; now it fails
+    CHECK(q.try_receive()->attempt() == 1); // released: unchanged; now it fails
     clock.advance(1s);
     d.clear();
     CHECK(q.receive_many(d, 6) == 2);
     CHECK(d[0].attempt() == 2);
     CHECK(d[0].body() == 1);
     CHECK(d[1].body() == 3);
-    CHECK(d[0].nack(5s));  // its second attempt was the last
+    CHECK(d[0].nack(5s)); // its second attempt was the last
     CHECK(q.statistics().dead == 2);
     CHECK(q.statistics().redelivered == 2);
     CHECK(q.dead().try_receive()->reason() == "broken");
@@ -886,7 +890,7 @@ TEST_CASE("lease: lapsed, it is still its holder's until somebody else has the m
     q.send(2);
     auto first = q.try_receive();
     clock.advance(10s);
-    CHECK(first->extend(5s));  // taken back
+    CHECK(first->extend(5s)); // taken back
     CHECK(!q.try_receive());
     clock.advance(5s);
     auto second = q.try_receive();
@@ -910,7 +914,7 @@ TEST_CASE("lease: a lapsed one counts as a failed attempt, and the last one kill
     clock.advance(1s);
     CHECK(q.dead().size() == 1);
     CHECK(!a->ack());
-    CHECK(!b->ack());  // it died
+    CHECK(!b->ack()); // it died
     auto letter = q.dead().try_receive();
     CHECK(letter->attempts() == 2);
     CHECK(letter->reason() == "attempts exhausted: lease expired");
@@ -929,7 +933,7 @@ TEST_CASE("delivery: may outlive its queue, its body stays") {
             q.receive_many(out, 70);
             for (std::size_t i = 1; i < out.size(); i += 2) { out[i].ack(); }
             out[2].nack(0s);
-            out.push_back(*q.try_receive());  // through the index
+            out.push_back(*q.try_receive()); // through the index
             out[4].reject("dead");
             letter = q.dead().try_receive();
         }
@@ -967,7 +971,7 @@ TEST_CASE("queue: moved, it is the same queue; deliveries and dead letters stay 
     c.send(9);
     auto lost = c.try_receive();
     c = std::move(b);
-    CHECK(!lost->ack());  // its queue is gone
+    CHECK(!lost->ack()); // its queue is gone
     CHECK(c.try_pop()->body() == 2);
     CHECK(c.send(3) == 2);
 }
@@ -1074,7 +1078,7 @@ TEST_CASE("purge: all but the dead letters; what is out loses its hold") {
     CHECK(s.dropped == 90);
     CHECK(s.bytes == 0);
     CHECK(q.purge() == 0);
-    CHECK(q.send_many(std::vector<int>(100)) == 91);  // there is room for all
+    CHECK(q.send_many(std::vector<int>(100)) == 91); // there is room for all
     CHECK(q.drain(0s) == false);
 }
 
@@ -1105,10 +1109,8 @@ TEST_CASE("browse: each message once, in order, with its state, until told to st
         }
         return true;
     });
-    const std::vector<std::pair<std::string, message_state>> expected{{"flying", message_state::in_flight},
-                                                                      {"parked", message_state::parked},
-                                                                      {"ready", message_state::ready},
-                                                                      {"failed", message_state::parked}};
+    const std::vector<std::pair<std::string, message_state>> expected{
+        {"flying", message_state::in_flight}, {"parked", message_state::parked}, {"ready", message_state::ready}, {"failed", message_state::parked}};
     CHECK(seen == expected);
     int calls = 0;
     q.browse([&](const message<std::string>&, message_state) { return ++calls < 2; });

@@ -25,7 +25,7 @@ struct endpoint final : mailroom::timed {
     }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("manual_clock: stands still until it is advanced") {
     manual_clock c;
@@ -65,7 +65,7 @@ TEST_CASE("manual_clock: a step may attach, detach and advance") {
     manual_clock c;
     endpoint first, second, third;
     first.act = [&] {
-        c.detach(second);  // not stepped any more, though its turn was to come
+        c.detach(second); // not stepped any more, though its turn was to come
         c.detach(first);
         c.attach(third);
         c.advance(1s);
@@ -101,8 +101,8 @@ TEST_CASE("manual_clock: detach waits for a step that runs in another thread") {
 TEST_CASE("manual_clock: a park ends with its word, a wake, or the time") {
     manual_clock c;
     std::atomic<std::uint32_t> word{0};
-    c.park(word, 1, mailroom::clock::never);  // another value
-    c.park(word, 0, 0s);                      // over
+    c.park(word, 1, mailroom::clock::never); // another value
+    c.park(word, 0, 0s);                     // over
     c.park(word, 0, -1s);
     CHECK(c.parked() == 0);
     c.await_parked(0);

@@ -19,14 +19,15 @@ std::size_t threads_of_this_process() {
     return static_cast<std::size_t>(std::distance(begin(tasks), end(tasks)));
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("threads: none exists because of queues") {
     if (!std::filesystem::exists("/proc/self/task")) { return; }
-    const std::size_t before = threads_of_this_process();  // sanitizers have some of their own
+    const std::size_t before = threads_of_this_process(); // sanitizers have some of their own
     std::vector<std::unique_ptr<mailroom::queue<int>>> queues;
     for (int i = 0; i < 1000; ++i) {
-        queues.push_back(std::make_unique<mailroom::queue<int>>(mailroom::queue_options<int>{.lease = 1ms, .time_to_live = 1ms, .priorities = 1 + i % 2}));
+        queues.push_back(
+            std::make_unique<mailroom::queue<int>>(mailroom::queue_options<int>{.lease = 1ms, .time_to_live = 1ms, .priorities = 1 + i % 2}));
         auto& q = *queues.back();
         q.send(1);
         q.send(2, {.key = "k", .delay = 1ms, .time_to_live = 1min});
@@ -43,5 +44,5 @@ TEST_CASE("threads: none exists because of queues") {
     mailroom::queue<int> plain({.lease = 0s});
     auto workers = plain.consume([](const int&) {}, {.concurrency = {.min = 2, .max = 2}});
     CHECK(workers.threads() == 2);
-    CHECK(threads_of_this_process() >= before + 2);  // what says so, does so; a sanitizer may add one of its own
+    CHECK(threads_of_this_process() >= before + 2); // what says so, does so; a sanitizer may add one of its own
 }

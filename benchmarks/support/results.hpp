@@ -130,9 +130,9 @@ public:
             << ",\n \"load\": " << load_before_ << ",\n \"tables\": [";
         for (std::size_t i = 0; i < tables_.size(); ++i) {
             const table& t = tables_[i];
-            out << (i != 0 ? ",\n" : "\n") << "  {\"name\": " << quoted(t.name) << ", \"title\": " << quoted(t.title) << ", \"unit\": " << quoted(t.unit)
-                << ", \"baseline\": " << quoted(t.baseline) << ", \"more_is_better\": " << (t.more_is_better ? "true" : "false")
-                << ",\n   \"canary\": " << list(t.canary) << ",\n   \"rows\": [";
+            out << (i != 0 ? ",\n" : "\n") << "  {\"name\": " << quoted(t.name) << ", \"title\": " << quoted(t.title)
+                << ", \"unit\": " << quoted(t.unit) << ", \"baseline\": " << quoted(t.baseline)
+                << ", \"more_is_better\": " << (t.more_is_better ? "true" : "false") << ",\n   \"canary\": " << list(t.canary) << ",\n   \"rows\": [";
             for (std::size_t k = 0; k < t.rows.size(); ++k) {
                 out << (k != 0 ? ",\n" : "\n") << "    {\"name\": " << quoted(t.rows[k].name) << ", \"figures\": " << list(t.rows[k].figures) << "}";
             }

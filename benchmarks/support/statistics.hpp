@@ -44,8 +44,6 @@ inline std::string short_number(double x) {
     std::snprintf(text, sizeof text, size >= 99.95 ? "%.0f" : size >= 9.995 ? "%.1f" : "%.2f", x);
     return text;
 }
-inline std::string to_text(const spread& s) {
-    return short_number(s.median) + " [" + short_number(s.least) + " - " + short_number(s.most) + "]";
-}
+inline std::string to_text(const spread& s) { return short_number(s.median) + " [" + short_number(s.least) + " - " + short_number(s.most) + "]"; }
 
 } // namespace bench

@@ -62,7 +62,7 @@ double throughput(const load& l, Make make) {
     const std::size_t warm = std::max<std::size_t>(1, share / 8 / batch) * batch;
 
     const auto send = [&](typename rival_type::producer& to, std::size_t who, std::size_t n) {
-        if constexpr (requires(std::vector<Body>& some) { to.send_some(some); }) {
+        if constexpr (requires(std::vector<Body> & some) { to.send_some(some); }) {
             std::vector<Body> some;
             some.reserve(batch);
             for (std::size_t i = 0; i < n; i += batch) {

@@ -28,9 +28,9 @@ enum class source { process, core, interface };
 /// An interface: bytes in and out.
 struct reading {
     source what = source::process;
-    std::string name;        // empty: it vanished while it was read
-    int number = 0;          // of the process, or of the core
-    std::uint64_t born = 0;  // a process number is used again; number and birth together are not
+    std::string name;       // empty: it vanished while it was read
+    int number = 0;         // of the process, or of the core
+    std::uint64_t born = 0; // a process number is used again; number and birth together are not
     std::uint64_t first = 0;
     std::uint64_t second = 0;
 };
@@ -68,7 +68,8 @@ inline std::vector<std::string_view> split(std::string_view line) {
 }
 
 /// Calls `fn` for each line.
-template <class Fn> void each_line(std::string_view text, Fn fn) {
+template <class Fn>
+void each_line(std::string_view text, Fn fn) {
     while (!text.empty()) {
         const auto end = std::min(text.find('\n'), text.size());
         fn(text.substr(0, end));
@@ -89,10 +90,9 @@ inline std::optional<reading> parse_process(std::string_view text) {
     const auto open = text.find('('), close = text.rfind(')');
     if (open == text.npos || close == text.npos || close < open) { return std::nullopt; }
     const auto head = split(text.substr(0, open));
-    const auto fields = split(text.substr(close + 1));  // from the third on, "state"
+    const auto fields = split(text.substr(close + 1)); // from the third on, "state"
     if (head.size() != 1 || fields.size() < 20) { return std::nullopt; }
-    const auto pid = to_number(head[0]), user = to_number(fields[11]), kernel = to_number(fields[12]),
-               born = to_number(fields[19]);
+    const auto pid = to_number(head[0]), user = to_number(fields[11]), kernel = to_number(fields[12]), born = to_number(fields[19]);
     if (!pid || !user || !kernel || !born) { return std::nullopt; }
     std::string name = printable(text.substr(open + 1, close - open - 1));
     if (name.empty()) { name = "(no name)"; }
@@ -105,11 +105,10 @@ inline std::vector<reading> parse_cores(std::string_view text) {
     each_line(text, [&](std::string_view line) {
         const auto words = split(line);
         if (words.size() < 5 || !words[0].starts_with("cpu")) { return; }
-        const auto number = to_number(words[0].substr(3));  // "cpu" alone is the sum of them
+        const auto number = to_number(words[0].substr(3)); // "cpu" alone is the sum of them
         if (!number) { return; }
         reading core{source::core, std::string(words[0]), static_cast<int>(*number), 0, 0, 0};
-        for (std::size_t i = 1; i < std::min<std::size_t>(words.size(), 9);
-             ++i) {  // what guests use is in "user" already
+        for (std::size_t i = 1; i < std::min<std::size_t>(words.size(), 9); ++i) { // what guests use is in "user" already
             const auto ticks = to_number(words[i]);
             if (!ticks) { return; }
             const bool idle = i == 4 || i == 5;
@@ -124,7 +123,7 @@ inline std::vector<reading> parse_cores(std::string_view text) {
 inline std::vector<reading> parse_interfaces(std::string_view text) {
     std::vector<reading> interfaces;
     each_line(text, [&](std::string_view line) {
-        const auto colon = line.rfind(':');  // "eth0:1" is a name too
+        const auto colon = line.rfind(':'); // "eth0:1" is a name too
         if (colon == line.npos) { return; }
         const auto name = split(line.substr(0, colon)), numbers = split(line.substr(colon + 1));
         if (name.size() != 1 || numbers.size() < 9) { return; }
@@ -152,14 +151,14 @@ inline memory parse_memory(std::string_view text) {
 inline std::string text_of(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     std::string text;
-    std::getline(in, text, '\0');  // not by iterators: a process that ends between open and read makes those throw
+    std::getline(in, text, '\0'); // not by iterators: a process that ends between open and read makes those throw
     return text;
 }
 
 /// The numbers of the processes there are, or were a moment ago.
 inline std::vector<int> process_numbers() {
     std::vector<int> numbers;
-    std::error_code ignored;  // an incomplete list is as good: the next one comes soon
+    std::error_code ignored; // an incomplete list is as good: the next one comes soon
     for (std::filesystem::directory_iterator at("/proc", ignored), end; at != end; at.increment(ignored)) {
         if (const auto n = to_number(at->path().filename().native())) { numbers.push_back(static_cast<int>(*n)); }
     }
@@ -177,7 +176,7 @@ class mayfly {
 public:
     mayfly() : pid_(::fork()) {
         if (pid_ == 0) {
-            ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // must not be left behind
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL); // must not be left behind
             for (;;) { ::pause(); }
         }
     }
@@ -196,4 +195,4 @@ private:
     ::pid_t pid_;
 };
 
-}  // namespace proc
+} // namespace proc

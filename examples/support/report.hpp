@@ -40,22 +40,17 @@ private:
 /// Says for each queue where its messages are, and for each sum whether it holds; remembers whether all did.
 class books {
 public:
-    books() {
-        std::printf("\n%-12s %8s   %8s   %6s   %8s   %6s   %s\n", "queue", "sent", "acked", "dead", "dropped", "left",
-                    "adds up");
-    }
+    books() { std::printf("\n%-12s %8s   %8s   %6s   %8s   %6s   %s\n", "queue", "sent", "acked", "dead", "dropped", "left", "adds up"); }
 
     void queue(const char* name, const mailroom::stats& s) {
         const std::uint64_t left = s.ready + s.in_flight + s.parked;
         const bool holds = s.sent == s.acked + s.dead + s.dropped + left;
-        std::printf("  %-10s %8ju = %8ju + %6ju + %8ju + %6ju   %s\n", name, std::uintmax_t(s.sent),
-                    std::uintmax_t(s.acked), std::uintmax_t(s.dead), std::uintmax_t(s.dropped), std::uintmax_t(left),
-                    holds ? "yes" : "NO");
+        std::printf("  %-10s %8ju = %8ju + %6ju + %8ju + %6ju   %s\n", name, std::uintmax_t(s.sent), std::uintmax_t(s.acked), std::uintmax_t(s.dead),
+                    std::uintmax_t(s.dropped), std::uintmax_t(left), holds ? "yes" : "NO");
         good_ = good_ && holds;
     }
     void equal(const char* what, std::uint64_t left, std::uint64_t right) {
-        std::printf("  %-46s %6ju = %6ju   %s\n", what, std::uintmax_t(left), std::uintmax_t(right),
-                    left == right ? "yes" : "NO");
+        std::printf("  %-46s %6ju = %6ju   %s\n", what, std::uintmax_t(left), std::uintmax_t(right), left == right ? "yes" : "NO");
         good_ = good_ && left == right;
     }
 
@@ -65,4 +60,4 @@ private:
     bool good_ = true;
 };
 
-}  // namespace report
+} // namespace report

@@ -57,8 +57,7 @@ inline executor asio_executor(boost::asio::any_io_executor where) {
     return [where](std::function<void()> task) { boost::asio::post(where, std::move(task)); };
 }
 template <class Context>
-    requires std::derived_from<Context, boost::asio::execution_context>
-executor asio_executor(Context& context) {
+requires std::derived_from<Context, boost::asio::execution_context> executor asio_executor(Context& context) {
     return asio_executor(boost::asio::any_io_executor(context.get_executor()));
 }
 
@@ -191,8 +190,7 @@ private:
         if (leave()) {
             try {
                 if (auto d = source_->take_one()) { d->release(); } // somebody else is to be woken
-            } catch (...) {
-            }
+            } catch (...) {}
         }
     }
 
@@ -210,15 +208,14 @@ template <class T, class Handler>
 class asio_receive_with final : public asio_receive<T> {
 public:
     asio_receive_with(source<T>& from, boost::asio::any_io_executor where, Handler&& handler)
-        : asio_receive<T>(from, where), handler_(std::move(handler)), where_(boost::asio::get_associated_executor(handler_, where)),
-          work_(where_) {}
+        : asio_receive<T>(from, where), handler_(std::move(handler)), where_(boost::asio::get_associated_executor(handler_, where)), work_(where_) {}
 
     void watch_for_cancellation() {
         auto slot = boost::asio::get_associated_cancellation_slot(handler_);
         if (!slot.is_connected()) { return; }
         slot.assign([weak = this->weak_from_this()](boost::asio::cancellation_type type) {
-            constexpr auto any = boost::asio::cancellation_type::terminal | boost::asio::cancellation_type::partial |
-                                 boost::asio::cancellation_type::total;
+            constexpr auto any =
+                boost::asio::cancellation_type::terminal | boost::asio::cancellation_type::partial | boost::asio::cancellation_type::total;
             if ((type & any) == boost::asio::cancellation_type::none) { return; }
             if (const auto self = weak.lock()) { self->cancel(); }
         });
@@ -271,12 +268,12 @@ auto async_receive(boost::asio::any_io_executor where, Endpoint& endpoint, Compl
         token, std::make_shared<detail::source_ref<T>>(detail::source_behind(endpoint)));
 }
 template <class Endpoint, class CompletionToken>
-    requires requires { typename Endpoint::value_type; }
+requires requires { typename Endpoint::value_type; }
 auto async_receive(Endpoint& endpoint, CompletionToken&& token) {
     return async_receive(boost::asio::any_io_executor(boost::asio::system_executor()), endpoint, std::forward<CompletionToken>(token));
 }
 template <class Context, class Endpoint, class CompletionToken>
-    requires std::derived_from<Context, boost::asio::execution_context>
+requires std::derived_from<Context, boost::asio::execution_context>
 auto async_receive(Context& context, Endpoint& endpoint, CompletionToken&& token) {
     return async_receive(boost::asio::any_io_executor(context.get_executor()), endpoint, std::forward<CompletionToken>(token));
 }

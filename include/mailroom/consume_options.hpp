@@ -73,7 +73,8 @@ public:
     duration next(std::size_t n = 1) const noexcept {
         duration when = duration::min();
         std::size_t allowed = in_group_ != 0 ? group_ - in_group_ : 0;
-        for (std::size_t i = at_ + (in_group_ != 0 ? 1 : 0), left = last_.size() - (in_group_ != 0 ? 1 : 0); allowed < n; ++i, --left, allowed += group_) {
+        for (std::size_t i = at_ + (in_group_ != 0 ? 1 : 0), left = last_.size() - (in_group_ != 0 ? 1 : 0); allowed < n;
+             ++i, --left, allowed += group_) {
             if (left == 0) { return on() ? duration::max() : when; }
             const duration last = last_[i % last_.size()];
             if (last != duration::min()) { when = last + window_; }

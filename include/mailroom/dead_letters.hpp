@@ -3,8 +3,8 @@
 
 #include <mailroom/base/basics.hpp>
 #include <mailroom/base/stop_token.hpp>
-#include <mailroom/message/delivery.hpp>
 #include <mailroom/cursor/cursor.hpp>
+#include <mailroom/message/delivery.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -61,9 +61,7 @@ public:
     dead_letters& operator=(const dead_letters&) = delete;
 
     /// The first that nobody holds, or nullopt. One lock; may allocate for the reason.
-    std::optional<dead_letter<T>> try_receive() {
-        return claim(no_offset);
-    }
+    std::optional<dead_letter<T>> try_receive() { return claim(no_offset); }
     /// The same, waiting at most `limit` for one to die.
     std::optional<dead_letter<T>> receive_for(duration limit) {
         std::optional<dead_letter<T>> out;

@@ -45,14 +45,14 @@ struct queue_options {
     mailroom::overflow overflow = mailroom::overflow::block; ///< what happens when one of these is reached
     duration lease = std::chrono::seconds(30);               ///< how long a receiver may take before the message goes to another; 0: for ever
     retry_policy retry = retry_policy();
-    std::size_t max_in_flight = 0;                           ///< messages handed out and not settled
-    duration time_to_live = duration::zero();                ///< for messages that have none of their own
-    int priorities = 1;                                      ///< levels, 1..10
+    std::size_t max_in_flight = 0;            ///< messages handed out and not settled
+    duration time_to_live = duration::zero(); ///< for messages that have none of their own
+    int priorities = 1;                       ///< levels, 1..10
     deduplication deduplicate = deduplication();
-    bool ordered_by_key = false;                             ///< one message of a key at a time, in order
-    std::size_t max_dead = 0;                                ///< dead letters kept; the oldest are dropped, counted
+    bool ordered_by_key = false;                                         ///< one message of a key at a time, in order
+    std::size_t max_dead = 0;                                            ///< dead letters kept; the oldest are dropped, counted
     std::function<bool(const T&, const properties&)> validate = nullptr; ///< false: errc::rejected
-    mailroom::clock* clock = nullptr;                        ///< null: the system's
+    mailroom::clock* clock = nullptr;                                    ///< null: the system's
 };
 
 namespace detail {
@@ -78,17 +78,17 @@ void check_options(const queue_options<T>& o) {
 
 /// What an endpoint holds now, and what it ever did. Every message sent is acked, ready, in flight, parked, dead or dropped.
 struct stats {
-    std::size_t ready = 0;         ///< now
-    std::size_t in_flight = 0;     ///< now
-    std::size_t parked = 0;        ///< now: delayed or pausing after a failure
-    std::size_t dead = 0;          ///< now
-    std::uint64_t sent = 0;        ///< ever: accepted
-    std::uint64_t acked = 0;       ///< ever
-    std::uint64_t redelivered = 0; ///< ever: deliveries with an attempt above 1
-    std::uint64_t expired = 0;     ///< ever: became dead because their time to live was over
-    std::uint64_t dropped = 0;     ///< ever: by an overflow rule, by max_dead, by purge
-    std::uint64_t duplicates = 0;  ///< ever: sends that were answered with an earlier offset
-    std::uint64_t bytes = 0;       ///< now: of unsettled messages, by footprint<T>
+    std::size_t ready = 0;                  ///< now
+    std::size_t in_flight = 0;              ///< now
+    std::size_t parked = 0;                 ///< now: delayed or pausing after a failure
+    std::size_t dead = 0;                   ///< now
+    std::uint64_t sent = 0;                 ///< ever: accepted
+    std::uint64_t acked = 0;                ///< ever
+    std::uint64_t redelivered = 0;          ///< ever: deliveries with an attempt above 1
+    std::uint64_t expired = 0;              ///< ever: became dead because their time to live was over
+    std::uint64_t dropped = 0;              ///< ever: by an overflow rule, by max_dead, by purge
+    std::uint64_t duplicates = 0;           ///< ever: sends that were answered with an earlier offset
+    std::uint64_t bytes = 0;                ///< now: of unsettled messages, by footprint<T>
     duration oldest_age = duration::zero(); ///< now: of the oldest unsettled message
 };
 

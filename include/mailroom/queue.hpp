@@ -43,13 +43,16 @@ using range_element = decltype(*std::begin(std::declval<Range&>()));
 /// An rvalue that owns its elements, not a view of somebody's: they may be moved from.
 template <class Range>
 inline constexpr bool gives_up_elements = !std::is_reference_v<Range> && !std::is_const_v<Range> &&
-                                          (requires { typename Range::allocator_type; } || requires { std::tuple_size<Range>::value; });
+                                          (
+                                              requires { typename Range::allocator_type; } || requires { std::tuple_size<Range>::value; });
 /// What `send_many` takes: anything a range-for walks whose elements make a T, by copy or, given up, by move.
 template <class Range, class T>
 concept range_of = requires(Range& range) {
     std::begin(range);
     std::end(range);
-} && (std::convertible_to<range_element<Range>, T> || (gives_up_elements<Range> && std::convertible_to<std::remove_reference_t<range_element<Range>>&&, T>));
+}
+&&(std::convertible_to<range_element<Range>, T> ||
+   (gives_up_elements<Range> && std::convertible_to<std::remove_reference_t<range_element<Range>>&&, T>));
 
 } // namespace detail
 
@@ -58,7 +61,8 @@ class queue {
     static_assert(!detail::is_transient<Persistence>, "mailroom: queue<T, transient<...>> needs #include <mailroom/store/transient.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory>,
                   "mailroom: the persistence of a queue is mailroom::memory or mailroom::transient<...>");
-    static_assert(message_body<T>, "mailroom: the T of queue<T> has to be an object type that can be moved: not a reference, not const, not an array");
+    static_assert(message_body<T>,
+                  "mailroom: the T of queue<T> has to be an object type that can be moved: not a reference, not const, not an array");
 
 public:
     using value_type = T;
@@ -90,37 +94,20 @@ public:
     /// The same, waiting at most `limit`: errc::timed_out. Moves from `value` only on success. Throws nothing of the above.
     result<offset> send_for(duration limit, T&& value) { return attempt(value, nullptr, limit); }
     result<offset> send_for(duration limit, T&& value, properties props) { return attempt(value, &props, limit); }
-    result<offset> send_for(duration limit, const T& value)
-        requires std::copy_constructible<T>
-    {
-        return send_for(limit, T(value));
-    }
-    result<offset> send_for(duration limit, const T& value, properties props)
-        requires std::copy_constructible<T>
-    {
+    result<offset> send_for(duration limit, const T& value) requires std::copy_constructible<T> { return send_for(limit, T(value)); }
+    result<offset> send_for(duration limit, const T& value, properties props) requires std::copy_constructible<T> {
         return send_for(limit, T(value), std::move(props));
     }
 
     /// The same, never waiting.
     result<offset> try_send(T&& value) { return attempt(value, nullptr); }
     result<offset> try_send(T&& value, properties props) { return attempt(value, &props); }
-    result<offset> try_send(const T& value)
-        requires std::copy_constructible<T>
-    {
-        return try_send(T(value));
-    }
-    result<offset> try_send(const T& value, properties props)
-        requires std::copy_constructible<T>
-    {
-        return try_send(T(value), std::move(props));
-    }
+    result<offset> try_send(const T& value) requires std::copy_constructible<T> { return try_send(T(value)); }
+    result<offset> try_send(const T& value, properties props) requires std::copy_constructible<T> { return try_send(T(value), std::move(props)); }
 
     /// `send` of a T made from `args`.
     template <class... Args>
-        requires std::constructible_from<T, Args...>
-    offset emplace(Args&&... args) {
-        return send(T(std::forward<Args>(args)...));
-    }
+    requires std::constructible_from<T, Args...> offset emplace(Args&&... args) { return send(T(std::forward<Args>(args)...)); }
 
     /// `send`, its outcome in a receipt. In memory it is known when this returns; it waits for room as `send` does. Throws std::bad_alloc only.
     receipt send_async(T value) { return receipt(settle_send(value, nullptr)); }
@@ -132,21 +119,22 @@ public:
     offset send_many(Range&& range) {
         using element = std::remove_cvref_t<detail::range_element<Range>>;
         constexpr bool gives_up = detail::gives_up_elements<Range>;
-        if constexpr (
-            requires {
-                std::data(range);
-                std::size(range);
-            } && std::is_same_v<element, T> && !detail::is_boxed<T> && (gives_up || std::is_nothrow_copy_constructible_v<T>)) {
+        if constexpr (requires {
+                          std::data(range);
+                          std::size(range);
+                      } &&
+                      std::is_same_v<element, T> && !detail::is_boxed<T> && (gives_up || std::is_nothrow_copy_constructible_v<T>)) {
             // Straight into their slots: nothing can throw once they have their places, and until then the range is as it was.
             auto* const values = std::data(range);
-            return send_in_place(static_cast<std::size_t>(std::size(range)), [values](std::size_t i) -> const T& { return values[i]; },
-                                 [values](std::size_t i, detail::body<T>& slot) noexcept {
-                                     if constexpr (gives_up) {
-                                         slot.put(std::move(values[i]));
-                                     } else {
-                                         slot.put(T(std::as_const(values[i]))); // of all its copies the one that was asked about
-                                     }
-                                 });
+            return send_in_place(
+                static_cast<std::size_t>(std::size(range)), [values](std::size_t i) -> const T& { return values[i]; },
+                [values](std::size_t i, detail::body<T>& slot) noexcept {
+                    if constexpr (gives_up) {
+                        slot.put(std::move(values[i]));
+                    } else {
+                        slot.put(T(std::as_const(values[i]))); // of all its copies the one that was asked about
+                    }
+                });
         } else {
             return send_collected(std::forward<Range>(range));
         }
@@ -212,10 +200,8 @@ public:
     /// the queue at some moment of the call; references are valid inside `fn`, which runs without any lock. Takes what is ready out of the
     /// lock-free lane: costs memory for each message while they wait, and receiving them takes a lock.
     template <class Fn>
-        requires std::predicate<Fn&, const message<T>&, message_state>
-    void browse(Fn fn) const {
-        core_->browse(std::ref(fn));
-    }
+    requires std::predicate < Fn&, const message<T>
+    &, message_state > void browse(Fn fn) const { core_->browse(std::ref(fn)); }
     /// Throws away all but the dead letters; returns how many. They count as dropped; what is in flight loses its hold.
     std::size_t purge() { return core_->purge(); }
     /// Nothing is handed out until `resume`; sending goes on.
@@ -292,14 +278,15 @@ private:
                 if (!sent) { undo(); }
             }
         } kept{give_back};
-        const offset first = send_in_place(values.size(), [&](std::size_t i) -> const T& { return body_of(i); },
-                                           [&values](std::size_t i, detail::body<T>& slot) noexcept {
-                                               if constexpr (detail::is_boxed<T>) {
-                                                   slot.put(std::move(values[i]));
-                                               } else {
-                                                   slot.put(std::move(values[i].value));
-                                               }
-                                           });
+        const offset first = send_in_place(
+            values.size(), [&](std::size_t i) -> const T& { return body_of(i); },
+            [&values](std::size_t i, detail::body<T>& slot) noexcept {
+                if constexpr (detail::is_boxed<T>) {
+                    slot.put(std::move(values[i]));
+                } else {
+                    slot.put(std::move(values[i].value));
+                }
+            });
         kept.sent = first != no_offset;
         return first;
     }

@@ -46,7 +46,7 @@ public:
         std::optional<mailroom::queue<T>> queue;
         while (!queue) {
             attempt([&] { queue.emplace(o); });
-            if (failed_) { and_all_after_ = false; }  // else there would never be one
+            if (failed_) { and_all_after_ = false; } // else there would never be one
         }
         held_.reserve(1000);
         dice d(seed);
@@ -94,9 +94,7 @@ private:
                 static_cast<void>(queue.statistics());
             });
         } else {
-            attempt([&] {
-                queue.browse([](const mailroom::message<T>&, mailroom::message_state) { return true; });
-            });
+            attempt([&] { queue.browse([](const mailroom::message<T>&, mailroom::message_state) { return true; }); });
             attempt([&] { queue.dead().redrive(1); });
         }
     }
@@ -158,9 +156,7 @@ private:
         failing_allocation failing(nth_, and_all_after_);
         try {
             call();
-        } catch (const std::bad_alloc&) {
-            CHECK(failing.has_failed());
-        } catch (const mailroom::error& e) {
+        } catch (const std::bad_alloc&) { CHECK(failing.has_failed()); } catch (const mailroom::error& e) {
             CHECK((failing.has_failed() || e == mailroom::errc::full));
         }
         nth_ = failing.left();
@@ -195,7 +191,7 @@ void run(const std::string& name, const mailroom::queue_options<T>& options) {
     });
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("allocation: the failure comes where it was ordered, and shows who counts before he has") {
     struct careless {
@@ -250,7 +246,7 @@ TEST_CASE("allocation: a message in steady state needs none") {
                   auto d = strings.try_receive();
                   text.assign(d->body());
                   d->ack();
-              }) <= 10'000);  // the one that makes the argument
+              }) <= 10'000); // the one that makes the argument
     }
 }
 

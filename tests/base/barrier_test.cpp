@@ -19,7 +19,8 @@ struct alignas(64) cell {
 
 // Both sides write their own cell and read the other's, in rounds that begin together. Returns in how many rounds both missed. (With the
 // light barrier on both sides a two-core x86 gives about one round in ten thousand.)
-template <class Busy, class Rare> int rounds_in_which_both_missed(int rounds, Busy busy_barrier, Rare rare_barrier) {
+template <class Busy, class Rare>
+int rounds_in_which_both_missed(int rounds, Busy busy_barrier, Rare rare_barrier) {
     cell offered, sleeping, ready, done;
     std::uint32_t seen_by_busy = 0;
     int missed = 0;
@@ -48,7 +49,7 @@ template <class Busy, class Rare> int rounds_in_which_both_missed(int rounds, Bu
 
 constexpr int rounds = 20'000;
 
-}  // namespace
+} // namespace
 
 TEST_CASE("barrier: the light and the heavy side never both miss each other") {
     if (!has_heavy_barrier()) {

@@ -19,7 +19,7 @@ struct counting_waiter final : mailroom::detail::waiter {
 
 constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
 
-}  // namespace
+} // namespace
 
 TEST_CASE("memory_budget: gives what is left and no more") {
     mailroom::memory_budget b(100);

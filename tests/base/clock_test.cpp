@@ -29,7 +29,7 @@ private:
     duration at_;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("clock: the system's never goes back, and its coarse face is never ahead") {
     mailroom::clock& c = mailroom::system_clock();
@@ -53,9 +53,9 @@ TEST_CASE("clock: the system's never goes back, and its coarse face is never ahe
 TEST_CASE("clock: park returns at once where there is nothing to wait for") {
     mailroom::clock& c = mailroom::system_clock();
     std::atomic<std::uint32_t> word{7};
-    c.park(word, 8, mailroom::clock::never);  // another value
-    c.park(word, 7, duration::zero());        // long ago
-    c.park(word, 7, -1s);                     // before all time
+    c.park(word, 8, mailroom::clock::never); // another value
+    c.park(word, 7, duration::zero());       // long ago
+    c.park(word, 7, -1s);                    // before all time
     c.park(word, 7, duration::min());
     c.park(word, 7, c.now());
     CHECK(word == 7);
@@ -65,7 +65,7 @@ TEST_CASE("clock: park waits until its deadline, never shorter unless woken") {
     mailroom::clock& c = mailroom::system_clock();
     std::atomic<std::uint32_t> word{0};
     const duration until = c.now() + 2ms;
-    while (c.now() < until) { c.park(word, 0, until); }  // ends only if the park ends
+    while (c.now() < until) { c.park(word, 0, until); } // ends only if the park ends
     CHECK(c.now() >= until);
 }
 

@@ -18,7 +18,7 @@ struct foreign_category : std::error_category {
 // Runs before anything of the library could have been initialised dynamically.
 const std::error_code made_before_main = mailroom::errc::io;
 
-}  // namespace
+} // namespace
 
 TEST_CASE("basics: words have the types the interface promises") {
     CHECK(std::is_same_v<mailroom::duration, std::chrono::nanoseconds>);
@@ -57,10 +57,8 @@ TEST_CASE("error_code: compares equal when another shared library made it") {
     CHECK(theirs == mailroom::errc::timed_out);
     CHECK(theirs != mailroom::errc::full);
     CHECK(theirs == std::error_condition(static_cast<int>(mailroom::errc::timed_out), mailroom::category()));
-    CHECK(std::error_code(mailroom::errc::full) ==
-          std::error_condition(static_cast<int>(mailroom::errc::full), foreign));
-    CHECK(std::error_code(mailroom::errc::full) !=
-          std::error_condition(static_cast<int>(mailroom::errc::closed), foreign));
+    CHECK(std::error_code(mailroom::errc::full) == std::error_condition(static_cast<int>(mailroom::errc::full), foreign));
+    CHECK(std::error_code(mailroom::errc::full) != std::error_condition(static_cast<int>(mailroom::errc::closed), foreign));
 }
 
 TEST_CASE("error_code: equals the condition of the standard that says the same") {

@@ -38,7 +38,7 @@ struct touchy {
     bool armed = false;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("result: a value") {
     result<int> r = half(8);

@@ -16,18 +16,20 @@ namespace {
 struct exported {
     using token = mailroom::stop_token;
     using source = mailroom::stop_source;
-    template <class C> using callback = mailroom::stop_callback<C>;
+    template <class C>
+    using callback = mailroom::stop_callback<C>;
     static source none() { return source(mailroom::nostopstate); }
 };
 
 struct own {
     using token = mailroom::detail::own::stop_token;
     using source = mailroom::detail::own::stop_source;
-    template <class C> using callback = mailroom::detail::own::stop_callback<C>;
+    template <class C>
+    using callback = mailroom::detail::own::stop_callback<C>;
     static source none() { return source(mailroom::detail::own::nostopstate); }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE_TEMPLATE("stop_token: sees the request of its source, and whether one can still come", Names, exported, own) {
     typename Names::token empty;
@@ -49,7 +51,7 @@ TEST_CASE_TEMPLATE("stop_token: sees the request of its source, and whether one 
         moved = source;
         CHECK(token.stop_possible());
     }
-    CHECK(!token.stop_possible());  // nobody is left who could ask
+    CHECK(!token.stop_possible()); // nobody is left who could ask
 
     typename Names::source source;
     token = source.get_token();
@@ -91,7 +93,7 @@ TEST_CASE_TEMPLATE("stop_callback: may destroy itself, or another, while it runs
     all[2].emplace(source.get_token(), action{&all, 1});
     source.request_stop();
     CHECK(!all[0]);
-    CHECK((!all[1] != !all[2]));  // whichever ran first took the other away
+    CHECK((!all[1] != !all[2])); // whichever ran first took the other away
 }
 
 TEST_CASE_TEMPLATE("stop_callback: its destructor waits while another thread runs it", Names, exported, own) {
@@ -118,9 +120,7 @@ TEST_CASE_TEMPLATE("stop_callback: its destructor waits while another thread run
     }
 }
 
-TEST_CASE_TEMPLATE(
-    "stop_source: many threads ask, register and leave at once; one wins, each callback runs once at most", Names,
-    exported, own) {
+TEST_CASE_TEMPLATE("stop_source: many threads ask, register and leave at once; one wins, each callback runs once at most", Names, exported, own) {
     for (int round = 0; round < 100; ++round) {
         typename Names::source source;
         std::atomic<int> winners{0};

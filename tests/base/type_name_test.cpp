@@ -21,19 +21,28 @@ namespace app {
 
 struct order {};
 enum class side { buy, sell };
-template <class T> struct outer {
+template <class T>
+struct outer {
     struct inner {};
-    template <class U> struct deep {};
+    template <class U>
+    struct deep {};
 };
-template <class T, class U = int> struct with_default {};
-template <class... Ts> struct pack {};
-template <class T, int N> struct mixed {};
-template <std::size_t N> struct sized {};
+template <class T, class U = int>
+struct with_default {};
+template <class... Ts>
+struct pack {};
+template <class T, int N>
+struct mixed {};
+template <std::size_t N>
+struct sized {};
 struct known {};
 
-}  // namespace app
+} // namespace app
 
-template <> struct mailroom::type_name<app::known> { static constexpr std::string_view value = "acme.known"; };
+template <>
+struct mailroom::type_name<app::known> {
+    static constexpr std::string_view value = "acme.known";
+};
 
 namespace {
 struct hidden {};
@@ -42,8 +51,11 @@ struct row {
     std::string_view name;
     std::string_view expected;
 };
-template <class T> constexpr row is(std::string_view expected) { return {mailroom::type_name_v<T>, expected}; }
-}  // namespace
+template <class T>
+constexpr row is(std::string_view expected) {
+    return {mailroom::type_name_v<T>, expected};
+}
+} // namespace
 
 TEST_CASE("type_name: one spelling for every compiler and standard library") {
     using std::chrono::system_clock;
@@ -104,6 +116,5 @@ TEST_CASE("type_name: one spelling for every compiler and standard library") {
 TEST_CASE("type_name: a user's name reaches through the templates around it") {
     CHECK(mailroom::type_name<app::known>::value == "acme.known");
     CHECK(mailroom::type_name_v<std::vector<app::known>> == "std::vector<acme.known>");
-    CHECK(mailroom::type_name_v<std::map<int, std::optional<app::known>>> ==
-          "std::map<int32, std::optional<acme.known>>");
+    CHECK(mailroom::type_name_v<std::map<int, std::optional<app::known>>> == "std::map<int32, std::optional<acme.known>>");
 }

@@ -44,7 +44,7 @@ struct nested_task final : trampoline::task {
     }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("wait_list: first in, first out; each is taken out once") {
     wait_list list;
@@ -62,14 +62,15 @@ TEST_CASE("wait_list: first in, first out; each is taken out once") {
     CHECK(list.take(nothing()) == nullptr);
     CHECK(list.size() == 0);
 
-    list.add(b, nothing());  // again
+    list.add(b, nothing()); // again
     CHECK(list.take(nothing()) == &b);
     b.wake();
     CHECK(b.woken == 1);
 }
 
 TEST_CASE("wait_list: ends and middle may leave in any order") {
-    for (const auto& order : {std::array{0, 1, 2}, std::array{0, 2, 1}, std::array{1, 0, 2}, std::array{1, 2, 0}, std::array{2, 0, 1}, std::array{2, 1, 0}}) {
+    for (const auto& order :
+         {std::array{0, 1, 2}, std::array{0, 2, 1}, std::array{1, 0, 2}, std::array{1, 2, 0}, std::array{2, 0, 1}, std::array{2, 1, 0}}) {
         wait_list list;
         std::array<counting_waiter, 3> waiters;
         for (auto& w : waiters) { list.add(w, nothing()); }
@@ -145,9 +146,9 @@ TEST_CASE("thread_waiter: an interruption ends the park, and is no wake to settl
     std::thread other([&] { w.interrupt(); });
     w.park(mailroom::clock::never);
     other.join();
-    w.park(mailroom::clock::never);  // and every later one
+    w.park(mailroom::clock::never); // and every later one
     std::thread waker([&] { w.wake(); });
-    w.settle();                      // returns when the wake has come
+    w.settle(); // returns when the wake has come
     waker.join();
     CHECK(w.woken());
 }
@@ -197,7 +198,7 @@ TEST_CASE("trampoline: what a task schedules runs after it, in order, never insi
 
     tasks[2].then.clear();
     order.clear();
-    trampoline::schedule(tasks[2]);  // a new outermost call
+    trampoline::schedule(tasks[2]); // a new outermost call
     CHECK(order == std::vector<int>{2});
 }
 

@@ -55,7 +55,8 @@ struct throws_at_the_end {
     ~throws_at_the_end() noexcept(false) {}
 };
 
-template <class Shape> using lane = mailroom::queue<order, mailroom::transient<Shape>>;
+template <class Shape>
+using lane = mailroom::queue<order, mailroom::transient<Shape>>;
 
 void use(lane<mailroom::unbounded>& q, lane<mailroom::bounded<8>>& b, const order& o) {
     q.send(o);

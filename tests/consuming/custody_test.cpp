@@ -94,7 +94,7 @@ TEST_CASE("custody: used again once nothing is out, by the next consumer of the 
     {
         custodian c(*s, s->time());
         auto d = s->give();
-        CHECK(owner_after_entrusting(c, d) != was);  // that one still has somebody out
+        CHECK(owner_after_entrusting(c, d) != was); // that one still has somebody out
         d.ack();
         CHECK(c.wait(mailroom::clock::never));
         left_behind->ack();

@@ -46,7 +46,7 @@ struct tasks {
     }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("engine: one turn of the executor is one handler; what it throws sends the message back") {
     bool gone = false;
@@ -59,7 +59,7 @@ TEST_CASE("engine: one turn of the executor is one handler; what it throws sends
         o.on_error = [&](const std::exception_ptr&) { ++errors; };
         const auto e = std::make_shared<recording>(*s, std::move(o));
         e->start();
-        s->unrefer();  // it may outlive its endpoint
+        s->unrefer(); // it may outlive its endpoint
         CHECK(e->seen.empty());
         CHECK(t.waiting.size() == 1);
         CHECK(t.run_one());
@@ -84,7 +84,7 @@ TEST_CASE("engine: stopped, it releases what it had taken in advance") {
     {
         const auto e = std::make_shared<recording>(*s, consume_options{.prefetch = 3, .executor = t.face()});
         e->start();
-        CHECK(t.run_one());  // takes three
+        CHECK(t.run_one()); // takes three
         e->stop();
         CHECK_FALSE(e->running());
         CHECK(s->said() == std::vector<std::string>{"ack 0", "release 1", "release 2"});

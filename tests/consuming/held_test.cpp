@@ -17,7 +17,7 @@ std::vector<mailroom::offset> places(const held_list<int>& list) {
     return seen;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("held: a list keeps its order whatever is taken out, and owns what is left") {
     held_list<int> list, other;
@@ -29,7 +29,7 @@ TEST_CASE("held: a list keeps its order whatever is taken out, and owns what is 
         list.push(*nodes[i]);
     }
     CHECK(list.size() == 5);
-    other.push(*list.remove(*nodes[2]));  // in the middle, at the end, at the beginning
+    other.push(*list.remove(*nodes[2])); // in the middle, at the end, at the beginning
     other.push(*list.remove(*nodes[4]));
     other.push(*list.remove(*nodes[0]));
     CHECK(places(list) == std::vector<mailroom::offset>{1, 3});
@@ -53,7 +53,7 @@ TEST_CASE("held: a node knows of its message what outlives it") {
         CHECK(h.message->body() == 11);
         CHECK(h.place == 1);
         CHECK(h.attempt == 1);
-        CHECK(h.key == 0);  // it has none
+        CHECK(h.key == 0); // it has none
         CHECK(h.since == std::chrono::seconds(3));
         h.message->ack();
         CHECK(h.place == 1);

@@ -44,7 +44,7 @@ TEST_CASE("presence: others are waited for until they leave, or until the time i
     });
     while (!inside) { std::this_thread::yield(); }
     std::unique_lock lock(mutex);
-    CHECK_FALSE(p.is_in_handler());  // that is another thread
+    CHECK_FALSE(p.is_in_handler()); // that is another thread
     CHECK_FALSE(p.wait_for_others(lock, clock.now()));
     leave = true;
     CHECK(p.wait_for_others(lock, mailroom::clock::never));

@@ -34,7 +34,7 @@ public:
     mailroom::testing::manual_clock clock;
     cursor c;
     std::atomic<offset> sent{0};
-    std::map<offset, std::unique_ptr<block>> blocks;  // installed
+    std::map<offset, std::unique_ptr<block>> blocks; // installed
     std::size_t detached = 0, nodes = 0;
     std::int64_t messages_left = 0, bytes_left = 0;
     std::uint64_t ended = 0;
@@ -73,7 +73,9 @@ public:
             if (!c.lane_is_open([this] { return clock.now(); })) {
                 handle at;
                 at.place = mailroom::no_offset;
-                if (c.claim_index(1, [&](entry& e) { at = {&e, e.turn, e.attempt, e.offset}; }) != 0 || c.is_always_index() || c.paused()) { return at; }
+                if (c.claim_index(1, [&](entry& e) { at = {&e, e.turn, e.attempt, e.offset}; }) != 0 || c.is_always_index() || c.paused()) {
+                    return at;
+                }
             }
             const auto claim = c.claim_lane(1, [this] { return sent.load(); });
             if (claim.count == 0) {
@@ -83,7 +85,8 @@ public:
             page& p = *claim.where;
             const std::uint32_t i = index_in_span(claim.first);
             const auto& covers = static_cast<block*>(p.block)->covers;
-            if (const auto cover = covers.find(i); cover != covers.end() && (cover->second->due > clock.now() || cover->second->expires <= clock.now())) {
+            if (const auto cover = covers.find(i);
+                cover != covers.end() && (cover->second->due > clock.now() || cover->second->expires <= clock.now())) {
                 c.divert(p, i);
                 continue;
             }
@@ -129,7 +132,7 @@ public:
             if (at->second->covers.empty()) {
                 blocks.erase(at);
             } else {
-                graves.push_back(std::move(at->second));  // envelopes are the entries' until the end
+                graves.push_back(std::move(at->second)); // envelopes are the entries' until the end
                 blocks.erase(at);
             }
         } else {
@@ -166,7 +169,7 @@ cursor_options with_lease(duration lease) {
 
 constexpr offset nothing_there = mailroom::no_offset;
 
-}  // namespace
+} // namespace
 
 TEST_CASE("cursor: hands out the lane in order, once, and ends where the log ends") {
     made_up_log log(with_lease(30s));
@@ -253,7 +256,7 @@ TEST_CASE("cursor: an acknowledgement ends one lease, of one turn") {
     const handle lapsed = log.receive();
     log.clock.advance(10s);
     log.c.step();
-    CHECK(log.settle(lapsed, verb::ack));  // nobody was given it since
+    CHECK(log.settle(lapsed, verb::ack)); // nobody was given it since
     CHECK(log.receive().place == nothing_there);
 }
 
@@ -278,7 +281,7 @@ TEST_CASE("cursor: attempts run out, messages expire, and each death is told and
     CHECK(log.c.deadline() == log.clock.now() + 4s);
     log.clock.advance(4s);
     log.c.step();
-    CHECK(log.c.dead_count() == 2);  // the oldest had to go
+    CHECK(log.c.dead_count() == 2); // the oldest had to go
     auto counted = log.c.count();
     CHECK(counted.dropped == 1);
     CHECK(counted.expired == 2);
@@ -357,10 +360,10 @@ TEST_CASE("cursor: knows what is left before everything is settled") {
     CHECK(log.c.remaining() == cursor::rest::some);
     log.clock.advance(1s);
     log.settle(log.receive(), verb::reject);
-    CHECK(log.c.remaining() == cursor::rest::nothing);  // the dead are settled
+    CHECK(log.c.remaining() == cursor::rest::nothing); // the dead are settled
     log.send(1);
     const auto claim = log.c.claim_lane(1, [&] { return log.sent.load(); });
-    CHECK(log.c.remaining() == cursor::rest::momentarily);  // somebody is about to say
+    CHECK(log.c.remaining() == cursor::rest::momentarily); // somebody is about to say
     claim.where->state[index_in_span(claim.first)].store(lane_state::released);
     CHECK(log.c.remaining() == cursor::rest::nothing);
 }

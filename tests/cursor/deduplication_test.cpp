@@ -34,7 +34,7 @@ struct ids {
     }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("deduplication: within the window, settled or not, the original answers") {
     ids i(10s, false);
@@ -46,7 +46,7 @@ TEST_CASE("deduplication: within the window, settled or not, the original answer
     CHECK(i.send("a", 4, 10s) == 4);
     CHECK(i.send("b", 6, 15s - 1ns) == 2);
     CHECK(i.send("b", 7, 15s) == 7);
-    CHECK(i.send("a", 5, 19s) == 4);  // a window of its own
+    CHECK(i.send("a", 5, 19s) == 4); // a window of its own
 }
 
 TEST_CASE("deduplication: until settled, and no longer") {
@@ -55,7 +55,7 @@ TEST_CASE("deduplication: until settled, and no longer") {
     CHECK(i.send("a", 2, 1000h) == 1);
     i.d.settled("a", 1, 1000h);
     CHECK(i.send("a", 3, 1000h) == 3);
-    i.d.settled("a", 1, 1000h);  // the old one again: not this one's business
+    i.d.settled("a", 1, 1000h); // the old one again: not this one's business
     CHECK(i.send("a", 4, 1000h) == 3);
     i.d.settled("unknown", 9, 0s);
 }
@@ -89,12 +89,12 @@ TEST_CASE("deduplication: what was not sent is no original, and spoils nothing t
 TEST_CASE("deduplication: what lives again is protected again") {
     ids i(0s, true);
     CHECK(i.send("a", 1, 0s) == 1);
-    i.d.settled("a", 1, 1s);  // dead
+    i.d.settled("a", 1, 1s); // dead
     i.d.unsettled("a", 1);
     CHECK(i.send("a", 2, 2s) == 1);
     i.d.settled("a", 1, 3s);
     CHECK(i.send("a", 4, 3s) == 4);
-    i.d.unsettled("a", 1);  // the name is another's by now
+    i.d.unsettled("a", 1); // the name is another's by now
     CHECK(i.send("a", 5, 3s) == 4);
 }
 

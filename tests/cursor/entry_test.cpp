@@ -31,7 +31,7 @@ struct five {
     }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE_FIXTURE(five, "entry_list: first in, first out; any may leave") {
     CHECK(list.empty());
@@ -61,7 +61,7 @@ TEST_CASE_FIXTURE(five, "entry_list: sorted insertion keeps the order of offsets
 TEST_CASE_FIXTURE(five, "entry: orders by place, time, expiry; the offset decides between equals") {
     using namespace mailroom::detail;
     e[4].level = 1;
-    CHECK(by_place()(e[4], e[0]));  // higher level first
+    CHECK(by_place()(e[4], e[0])); // higher level first
     CHECK(!by_place()(e[0], e[4]));
     CHECK(by_place()(e[0], e[1]));
     CHECK(!by_place()(e[1], e[1]));
@@ -72,7 +72,7 @@ TEST_CASE_FIXTURE(five, "entry: orders by place, time, expiry; the offset decide
     CHECK(by_time()(e[1], e[2]));
     CHECK(!by_time()(e[2], e[1]));
     e[3].expires = 1s;
-    CHECK(by_expiry()(e[3], e[0]));  // the others never do
+    CHECK(by_expiry()(e[3], e[0])); // the others never do
     CHECK(by_expiry()(e[0], e[1]));
     CHECK(by_offset()(e[0], e[1]));
     CHECK(!by_offset()(e[1], e[0]));

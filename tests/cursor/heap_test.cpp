@@ -27,7 +27,7 @@ struct backwards {
 using heap = mailroom::detail::heap<item, &item::links, by_key>;
 using other_heap = mailroom::detail::heap<item, &item::other_links, backwards>;
 
-}  // namespace
+} // namespace
 
 TEST_CASE("heap: empty, one, and empty again") {
     heap h;

@@ -51,7 +51,7 @@ struct index_of {
 };
 using offsets = std::vector<offset>;
 
-}  // namespace
+} // namespace
 
 TEST_CASE("index: finds what was made until it is forgotten") {
     index_of x;
@@ -106,7 +106,7 @@ TEST_CASE("index: parked until due, leased until over, expiring: the nearest of 
     x.i.enter(late, 3s, 9s, false);
     CHECK(x.i.next_expiry() == &late);
     x.i.take_out(late);
-    CHECK(x.i.next_expiry() == nullptr);  // what is out cannot expire
+    CHECK(x.i.next_expiry() == nullptr); // what is out cannot expire
 }
 
 TEST_CASE("index: of a key, one is current; the next may go when it has left its group") {
@@ -123,7 +123,7 @@ TEST_CASE("index: of a key, one is current; the next may go when it has left its
     x.i.lease(b1, 9s);
     CHECK(x.i.best() == &free);
     x.i.take_out(a1);
-    x.i.enter(a1, 0s, 5s, false);  // it failed: its pause holds the key
+    x.i.enter(a1, 0s, 5s, false); // it failed: its pause holds the key
     CHECK(a2.where == place::waiting);
     CHECK(x.i.eligible() == 1);
     x.i.due(a1, 5s);
@@ -131,7 +131,7 @@ TEST_CASE("index: of a key, one is current; the next may go when it has left its
     x.end(a1);
     CHECK(x.i.best() == &a2);
     x.end(a2);
-    entry& a3 = x.enter(9, none, 11);  // the group was forgotten and is made again
+    entry& a3 = x.enter(9, none, 11); // the group was forgotten and is made again
     CHECK(a3.where == place::ready);
     x.end(a3);
     x.end(b1);
@@ -154,7 +154,7 @@ TEST_CASE("index: a message that waits for its key and its time goes when both h
 
     entry& third = x.enter(2, none, 11);
     entry& fourth = x.enter(3, 5s, 11);
-    x.i.due(fourth, 5s);  // its time first
+    x.i.due(fourth, 5s); // its time first
     CHECK(fourth.where == place::waiting);
     CHECK(x.i.count().parked == 0);
     CHECK(x.i.count().ready == 2);

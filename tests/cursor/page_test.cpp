@@ -49,8 +49,8 @@ TEST_CASE("page: is complete when every slot is released, not before") {
     page p;
     for (auto& word : p.state) { word = lane_state::of(lane_state::released); }
     CHECK(p.complete());
-    for (const auto other : {lane_state::of(lane_state::fresh), lane_state::lease_until(1s), lane_state::of(lane_state::ended), lane_state::of(lane_state::lost),
-                             lane_state::deferred_after(1)}) {
+    for (const auto other : {lane_state::of(lane_state::fresh), lane_state::lease_until(1s), lane_state::of(lane_state::ended),
+                             lane_state::of(lane_state::lost), lane_state::deferred_after(1)}) {
         for (const std::uint32_t i : {0u, span / 2, span - 1}) {
             p.state[i] = other;
             CHECK(!p.complete());

@@ -59,6 +59,6 @@ TEST_CASE("retry: jitter spreads evenly between its bounds, and is the same for 
     CHECK(different.size() > 9'900);
     CHECK(sum / 10'000 > 0.98e9);
     CHECK(sum / 10'000 < 1.02e9);
-    CHECK(pause_after(policy, 2, 5) != 2 * pause_after(policy, 1, 5));  // each attempt draws anew
+    CHECK(pause_after(policy, 2, 5) != 2 * pause_after(policy, 1, 5)); // each attempt draws anew
     CHECK(pause_after({.initial = 1s, .jitter = 0}, 1, 5) == 1s);
 }

@@ -17,7 +17,7 @@
 
 namespace support::layers {
 
-using tree = std::map<std::string, std::string>;  // path below include/mailroom -> text
+using tree = std::map<std::string, std::string>; // path below include/mailroom -> text
 
 struct place {
     std::size_t floor = 0;
@@ -25,7 +25,7 @@ struct place {
 };
 
 struct include {
-    std::string target;  // path below include/mailroom
+    std::string target; // path below include/mailroom
     std::size_t line = 0;
 };
 
@@ -50,8 +50,7 @@ inline scanned scan(const std::string& path, const std::string& text) {
         const std::string name = line.substr(at + 1, end == std::string::npos ? end : end - at - 1);
         const bool ours = name.rfind("mailroom/", 0) == 0;
         if (close == '"' || name.rfind("..", 0) == 0)
-            result.problems.push_back(path + ":" + std::to_string(number) + ": includes \"" + name +
-                                      "\" instead of the full path <mailroom/...>");
+            result.problems.push_back(path + ":" + std::to_string(number) + ": includes \"" + name + "\" instead of the full path <mailroom/...>");
         else if (ours)
             result.own.push_back({name.substr(9), number});
     }
@@ -61,7 +60,7 @@ inline scanned scan(const std::string& path, const std::string& text) {
 /// Every problem of the tree, a sentence each, with file and line; empty for a tree that stands.
 inline std::vector<std::string> problems(const std::string& layers, const tree& headers) {
     std::vector<std::string> found;
-    std::map<std::string, place> places;  // "room/" or "file.hpp" -> where
+    std::map<std::string, place> places; // "room/" or "file.hpp" -> where
     std::vector<std::string> floors;
 
     std::istringstream in(layers);
@@ -79,8 +78,7 @@ inline std::vector<std::string> problems(const std::string& layers, const tree& 
         for (std::string name; names >> name;) {
             const bool room = name.back() == '/';
             const place where{floors.size() - 1, room ? name : "the root files of " + floors.back()};
-            if (!places.emplace(name, where).second)
-                found.push_back("LAYERS:" + std::to_string(number) + ": " + name + " stands on two floors");
+            if (!places.emplace(name, where).second) found.push_back("LAYERS:" + std::to_string(number) + ": " + name + " stands on two floors");
         }
     }
 
@@ -106,13 +104,12 @@ inline std::vector<std::string> problems(const std::string& layers, const tree& 
             if (headers.count(to.target) == 0) {
                 found.push_back(where + "includes <mailroom/" + to.target + ">, which does not exist");
             } else if (there == places.end()) {
-                continue;  // told at the header itself
+                continue; // told at the header itself
             } else if (there->second.floor > here->second.floor) {
-                found.push_back(where + "includes <mailroom/" + to.target + ">, up from floor '" +
-                                floors[here->second.floor] + "' to floor '" + floors[there->second.floor] + "'");
+                found.push_back(where + "includes <mailroom/" + to.target + ">, up from floor '" + floors[here->second.floor] + "' to floor '" +
+                                floors[there->second.floor] + "'");
             } else if (there->second.floor == here->second.floor && there->second.room != here->second.room) {
-                found.push_back(where + "includes <mailroom/" + to.target + ">, another room of floor '" +
-                                floors[here->second.floor] + "'");
+                found.push_back(where + "includes <mailroom/" + to.target + ">, another room of floor '" + floors[here->second.floor] + "'");
             }
         }
         arrows.emplace(path, std::move(seen.own));
@@ -121,7 +118,7 @@ inline std::vector<std::string> problems(const std::string& layers, const tree& 
         if (inhabited.count(name) == 0) found.push_back("LAYERS: " + name + " is not in the tree");
 
     // Circles: depth first; an arrow to a header that is still open closes one.
-    std::map<std::string, int> state;  // 1 open, 2 done
+    std::map<std::string, int> state; // 1 open, 2 done
     std::vector<std::string> path;
     const std::function<void(const std::string&)> visit = [&](const std::string& name) {
         state[name] = 1;
@@ -146,4 +143,4 @@ inline std::vector<std::string> problems(const std::string& layers, const tree& 
     return found;
 }
 
-}  // namespace support::layers
+} // namespace support::layers

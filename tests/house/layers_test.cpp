@@ -30,14 +30,13 @@ tree sound() {
             {"queue.hpp", "#include <mailroom/consumer.hpp>\n# include  <mailroom/other/thing.hpp>\n"}};
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("layers: the tree of mailroom stands") {
     const std::filesystem::path root = std::filesystem::path(MAILROOM_SOURCE_DIR) / "include" / "mailroom";
     tree headers;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root))
-        if (entry.path().extension() == ".hpp")
-            headers[entry.path().lexically_relative(root).generic_string()] = text_of(entry.path());
+        if (entry.path().extension() == ".hpp") headers[entry.path().lexically_relative(root).generic_string()] = text_of(entry.path());
     for (const std::string& problem : problems(text_of(root / "LAYERS"), headers)) FAIL_CHECK(problem);
 }
 
@@ -77,8 +76,7 @@ TEST_CASE("layers: each fault is found and named with file and line") {
 }
 
 TEST_CASE("layers: the file itself is checked") {
-    CHECK(problems(floors + "faces base/\n", sound()).front() ==
-          "LAYERS:4: a floor is written 'name: room/ file.hpp ...'");
+    CHECK(problems(floors + "faces base/\n", sound()).front() == "LAYERS:4: a floor is written 'name: room/ file.hpp ...'");
     CHECK(problems(floors + "up: base/\n", sound()).front() == "LAYERS:4: base/ stands on two floors");
     CHECK(problems(floors + "up: attic/\n", sound()).front() == "LAYERS: attic/ is not in the tree");
 }

@@ -118,7 +118,7 @@ bool finds(crew& threads) {
     return false;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("linearizability: calls that overlap may have been done in either order") {
     CHECK(explained({make(verb::send, 1, 1, 4), make(verb::send, 2, 2, 3), make(verb::pop, 1, 5, 6), make(verb::pop, 2, 7, 8)}));
@@ -172,9 +172,11 @@ TEST_CASE("linearizability: a bound is kept, and refuses only when it is reached
     CHECK(explained(then({make(verb::receive, 1, 5, 6), make(verb::send, 3, 7, 8, answer::full), make(verb::ack, 1, 9, 10)}), {2}, 2));
     CHECK_FALSE(explained(then({make(verb::pop, 1, 5, 6), make(verb::send, 3, 7, 8, answer::full)}), {2}, 2));
     // A pop that has not returned may not have given its place back yet; but not both before and after somebody had it.
-    CHECK(explained(then({make(verb::pop, 1, 5, 12), make(verb::pop, 2, 6, 7), make(verb::send, 3, 8, 9), make(verb::send, 4, 10, 11, answer::full)}), {3}, 2));
+    CHECK(explained(then({make(verb::pop, 1, 5, 12), make(verb::pop, 2, 6, 7), make(verb::send, 3, 8, 9), make(verb::send, 4, 10, 11, answer::full)}),
+                    {3}, 2));
     CHECK_FALSE(explained(then({make(verb::pop, 1, 5, 14), make(verb::pop, 2, 6, 7), make(verb::send, 3, 8, 9), make(verb::send, 4, 10, 11),
-                                make(verb::pop, 3, 12, 13, answer::nothing)}), {3, 4}, 2));
+                                make(verb::pop, 3, 12, 13, answer::nothing)}),
+                          {3, 4}, 2));
 }
 
 TEST_CASE("linearizability: a send that has not returned may hold up what is behind it, unless the check is strict") {
@@ -186,7 +188,7 @@ TEST_CASE("linearizability: a send that has not returned may hold up what is beh
     auto first_is_2 = held_up;
     first_is_2[0].place = 1, first_is_2[1].place = 0;
     CHECK_FALSE(explained(first_is_2, {2, 1}));
-    auto seen_before = first_is_1;  // once somebody was given something behind it, it holds nothing up
+    auto seen_before = first_is_1; // once somebody was given something behind it, it holds nothing up
     seen_before.push_back(make(verb::receive, 1, 4, 5)), seen_before.push_back(make(verb::back, 1, 6, 7));
     seen_before.push_back(make(verb::pop, 0, 8, 9, answer::nothing));
     CHECK_FALSE(explained(seen_before, {1, 2}));

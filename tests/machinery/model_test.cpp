@@ -12,9 +12,7 @@ using std::chrono::seconds;
 
 namespace {
 
-std::size_t weight_of_int(int) {
-    return sizeof(int);
-}
+std::size_t weight_of_int(int) { return sizeof(int); }
 
 template <class Model>
 std::optional<difference> find(const settings& o) {
@@ -45,7 +43,7 @@ void check_faulty(const std::string& what) {
     CHECK(find<Model>(o).has_value());
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("comparison: finds a queue that breaks its word") {
     check_faulty<loses>("loses");
@@ -78,8 +76,8 @@ TEST_CASE("comparison: finds a queue that forgets an option") {
     check_forgetful<[](settings& o) { o.priorities = 3; }, [](settings& o) { o.priorities = 1; }>("priorities");
     check_forgetful<[](settings& o) { o.priorities = 3; }, [](settings& o) { o.priorities = 4; }>("priorities, by one");
     check_forgetful<[](settings& o) { o.deduplicate.window = seconds(3); }, [](settings& o) { o.deduplicate.window = seconds(0); }>("window");
-    check_forgetful<[](settings& o) { o.deduplicate.until_settled = true; },
-                    [](settings& o) { o.deduplicate.until_settled = false; }>("until_settled");
+    check_forgetful<[](settings& o) { o.deduplicate.until_settled = true; }, [](settings& o) { o.deduplicate.until_settled = false; }>(
+        "until_settled");
     check_forgetful<[](settings& o) { o.ordered_by_key = true; }, [](settings& o) { o.ordered_by_key = false; }>("ordered_by_key");
     check_forgetful<[](settings& o) { o.max_dead = 1, o.retry.max_attempts = 1; }, [](settings& o) { o.max_dead = 0; }>("max_dead");
     check_forgetful<[](settings& o) { o.validate = [](int body, const properties&) { return body % 3 != 0; }; },
@@ -92,7 +90,7 @@ TEST_CASE("comparison: shrinks what it found to a few operations, which still sh
     REQUIRE(found.has_value());
     const auto small = shrink<model_hands<reorders>>(o, *found, weight_of_int);
     CHECK(small.list.size() < found->list.size());
-    CHECK(small.list.size() <= 22);  // ten receives, something to receive
+    CHECK(small.list.size() <= 22); // ten receives, something to receive
     CHECK(compare<model_hands<reorders>>(o, small.list, weight_of_int).has_value());
     for (std::size_t i = 0; i + 1 < small.list.size(); ++i) {
         auto fewer = small.list;

@@ -45,7 +45,7 @@ struct nervous {
     }
     int value;
 };
-struct copied_when_moved {  // copyable, and its move may throw
+struct copied_when_moved { // copyable, and its move may throw
     explicit copied_when_moved(int v) : value(v) {}
     copied_when_moved(const copied_when_moved&) = default;
     copied_when_moved(copied_when_moved&& other) noexcept(false) : value(std::exchange(other.value, -1)) {}
@@ -60,7 +60,7 @@ struct large_unassignable {
     explicit large_unassignable(int v) : number(std::make_unique<int>(v)) {}
     large_unassignable(large_unassignable&&) noexcept = default;
     std::array<char, 1025> bytes{};
-    const int constant = 0;  // so it cannot be assigned
+    const int constant = 0; // so it cannot be assigned
     std::unique_ptr<int> number;
 };
 
@@ -70,7 +70,7 @@ void move_into(body<T>& slot, T& value) {
     out.into(slot);
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("body: what stands in place, what in a box, what is kept") {
     static_assert(!is_boxed<int> && !is_boxed<counted> && !is_boxed<std::unique_ptr<int>>);
@@ -95,7 +95,7 @@ TEST_CASE("body: a value in place lives from put to drop, once") {
         CHECK(slot.get()->value == 7);
         slot.drop();
         CHECK(counted::live == 1);
-        move_into(slot, mine);  // used again
+        move_into(slot, mine); // used again
         slot.drop();
     }
     CHECK(counted::live == 0);
@@ -116,13 +116,13 @@ TEST_CASE("body: taking ends the value, whatever the sink does with it") {
     counted other(8);
     move_into(slot, other);
     CHECK_THROWS_AS(slot.take([](counted&&) { throw 1; }), int);
-    CHECK(counted::live == 2);  // mine and other: nothing in the slot
+    CHECK(counted::live == 2); // mine and other: nothing in the slot
 
     body<large> box;
     large big;
     big.part = std::make_unique<int>(9);
     move_into(box, big);
-    CHECK_THROWS_AS(box.take([](std::unique_ptr<large>&&) { throw 1; }), int);  // no leak: the sanitizer looks
+    CHECK_THROWS_AS(box.take([](std::unique_ptr<large>&&) { throw 1; }), int); // no leak: the sanitizer looks
 }
 
 TEST_CASE("body: a box moves as a pointer") {
@@ -195,7 +195,7 @@ TEST_CASE("body: containers whose buffers belong to different resources never tr
         CHECK(*slot.get() == std::pmr::string(200, 'x'));
         slot.drop();
         std::pmr::string other(300, 'y');
-        move_into(slot, other);  // `other` must free what is its own
+        move_into(slot, other); // `other` must free what is its own
         slot.drop();
     }
     body<std::pmr::vector<int>> numbers;
@@ -223,7 +223,7 @@ TEST_CASE("outgoing: what was not sent is the sender's again") {
     { const outgoing<copied_when_moved> out(copy); }
     CHECK(copy.value == 3);
 
-    nervous alone(4);  // cannot be copied
+    nervous alone(4); // cannot be copied
     { const outgoing<nervous> out(alone); }
     CHECK(alone.value == 4);
 
@@ -242,7 +242,7 @@ TEST_CASE("outgoing: a move that throws happens before anything is taken") {
     body<nervous> slot;
     outgoing<nervous> out(value);
     nervous::throws = true;
-    out.into(slot);  // a pointer moves, the value does not
+    out.into(slot); // a pointer moves, the value does not
     CHECK(slot.get()->value == 1);
     slot.drop();
     nervous::throws = false;

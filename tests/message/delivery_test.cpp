@@ -51,7 +51,7 @@ struct fixture {
     }
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE_FIXTURE(fixture, "delivery: shows the body in place and what is known of it") {
     const auto d = make();
@@ -83,7 +83,7 @@ TEST_CASE_FIXTURE(fixture, "delivery: each verb asks its endpoint once, with its
     };
     for (const auto& c : cases) {
         for (const bool answer : {true, false}) {
-            if (!answer && std::string(c.call) == "ack 3/2") { continue; }  // ack_async throws: below
+            if (!answer && std::string(c.call) == "ack 3/2") { continue; } // ack_async throws: below
             CAPTURE(c.call);
             owner.calls.clear();
             owner.answer = answer;
@@ -92,7 +92,7 @@ TEST_CASE_FIXTURE(fixture, "delivery: each verb asks its endpoint once, with its
                 CHECK(c.settle(d) == answer);
                 CHECK(owner.calls == calls{c.call});
                 owner.answer = true;
-                CHECK(!d.ack());  // settled, even if it was too late
+                CHECK(!d.ack()); // settled, even if it was too late
                 CHECK(!d.nack());
                 CHECK(!d.nack(1s));
                 CHECK(!d.release());
@@ -127,9 +127,7 @@ TEST_CASE_FIXTURE(fixture, "delivery: destroyed unsettled it is nacked, during u
     try {
         const auto d = make(4, 1);
         throw std::runtime_error("handler");
-    } catch (const std::runtime_error&) {
-        CHECK(owner.calls == calls{"nack 3/2", "nack 4/1"});
-    }
+    } catch (const std::runtime_error&) { CHECK(owner.calls == calls{"nack 3/2", "nack 4/1"}); }
 }
 
 TEST_CASE_FIXTURE(fixture, "delivery: extending does not settle") {
@@ -149,7 +147,7 @@ TEST_CASE_FIXTURE(fixture, "delivery: a moved one is settled by the new holder a
     CHECK(!a.extend(1s));
     CHECK(owner.calls.empty());
     auto c = make(2);
-    c = std::move(b);  // what it held goes back
+    c = std::move(b); // what it held goes back
     CHECK(owner.calls == calls{"nack 2/2"});
     CHECK(c.offset() == 1);
     delivery<std::string>& same = c;

@@ -58,7 +58,7 @@ TEST_CASE("header_value: is asked for exactly what it holds") {
 TEST_CASE("headers: a small map, sorted by name") {
     headers h{{"b", 2}, {"a", "one"}, {"c", nullptr}, {"b", 3}};
     CHECK(h.size() == 3);
-    CHECK(h["b"] == 3);  // the later one counts
+    CHECK(h["b"] == 3); // the later one counts
     std::string names;
     for (const auto& [name, value] : h) names += name;
     CHECK(names == "abc");

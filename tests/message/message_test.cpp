@@ -27,23 +27,19 @@ std::unique_ptr<envelope> with_key(const char* key) {
     e->props.key = key;
     return e;
 }
-message<tracked> inside(int number) {
-    return message_access::make<tracked>(tracked(number), with_key("k"), noon, mailroom::offset{5});
-}
-struct bulky : tracked {  // too large for a slot
+message<tracked> inside(int number) { return message_access::make<tracked>(tracked(number), with_key("k"), noon, mailroom::offset{5}); }
+struct bulky : tracked { // too large for a slot
     using tracked::tracked;
     std::array<char, 2000> rest{};
 };
-message<bulky> boxed(int number) {
-    return message_access::make<bulky>(std::make_unique<bulky>(number), with_key("k"), noon, mailroom::offset{5});
-}
+message<bulky> boxed(int number) { return message_access::make<bulky>(std::make_unique<bulky>(number), with_key("k"), noon, mailroom::offset{5}); }
 
 struct no_default {
     explicit no_default(int v) : value(v) {}
     int value;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("message: says what it was sent with, when, and where it stood") {
     const auto m = inside(7);
@@ -66,7 +62,7 @@ TEST_CASE("message: take gives the body, from its place or its box") {
     auto view = message_access::make<tracked>(at, static_cast<const envelope*>(nullptr), noon, mailroom::offset{0});
     CHECK(&view.body() == &kept);
     CHECK(std::move(view).take().value() == 9);
-    CHECK(kept.value() == 9);  // a view is copied from
+    CHECK(kept.value() == 9); // a view is copied from
 }
 
 template <class Make>
@@ -103,7 +99,7 @@ void move_about(Make make) {
 TEST_CASE("message: every body ends once, however it is moved about") {
     move_about(inside);
     move_about(boxed);
-    static_assert(sizeof(message<bulky>) < 100);  // it carries the box, not what is in it
+    static_assert(sizeof(message<bulky>) < 100); // it carries the box, not what is in it
 }
 
 TEST_CASE("message: a view owns nothing") {

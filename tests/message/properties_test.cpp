@@ -29,7 +29,7 @@ std::size_t key_size(const properties& p) { return p.key.size(); }
 
 const std::size_t seen_before_main = key_size(mailroom::no_properties) + mailroom::no_properties.headers.size();
 
-}  // namespace
+} // namespace
 
 TEST_CASE("properties: an aggregate for designated initialisers") {
     CHECK(std::is_aggregate_v<properties>);

@@ -8,7 +8,6 @@
 
 namespace {
 
-
 using mailroom::errc;
 using mailroom::receipt;
 using mailroom::result;
@@ -27,12 +26,10 @@ struct at_once {
 at_once await_into(receipt r, mailroom::offset& value, errc& failure) {
     try {
         value = co_await r;
-    } catch (const mailroom::error& e) {
-        failure = e.kind();
-    }
+    } catch (const mailroom::error& e) { failure = e.kind(); }
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("receipt: a known outcome is ready, and the same each time it is asked for") {
     const receipt r(result<mailroom::offset>(mailroom::offset{42}));

@@ -26,12 +26,14 @@ struct deque_of_mine {
     std::vector<int> held;
 };
 
-}  // namespace
+} // namespace
 
-template <> struct mailroom::footprint<order> {
+template <>
+struct mailroom::footprint<order> {
     static std::size_t of(const order& o) noexcept { return sizeof o + o.symbol.size(); }
 };
-template <> struct mailroom::reuse_slot<deque_of_mine> : std::true_type {};
+template <>
+struct mailroom::reuse_slot<deque_of_mine> : std::true_type {};
 
 using mailroom::footprint;
 using mailroom::footprint_of;
@@ -59,16 +61,14 @@ TEST_CASE("footprint: what is held elsewhere is added, however deep it lies") {
     CHECK(footprint_of(std::optional<std::string>(text)) == sizeof(std::optional<std::string>) + 100);
     CHECK(footprint_of(std::optional<std::string>()) == sizeof(std::optional<std::string>));
     CHECK(footprint_of(std::pair<int, std::string>(1, text)) == sizeof(std::pair<int, std::string>) + 100);
-    CHECK(footprint_of(std::tuple<std::string, int, std::string>(text, 1, text)) ==
-          sizeof(std::tuple<std::string, int, std::string>) + 200);
+    CHECK(footprint_of(std::tuple<std::string, int, std::string>(text, 1, text)) == sizeof(std::tuple<std::string, int, std::string>) + 200);
     CHECK(footprint_of(std::array<std::string, 2>{text, text}) == 2 * sizeof(std::string) + 200);
     CHECK(footprint_of(std::variant<int, std::string>(text)) == sizeof(std::variant<int, std::string>) + 100);
     CHECK(footprint_of(std::variant<int, std::string>(1)) == sizeof(std::variant<int, std::string>));
     CHECK(footprint_of(std::make_unique<std::string>(text)) == sizeof(void*) + sizeof text + 100);
     CHECK(footprint_of(std::unique_ptr<std::string>()) == sizeof(void*));
     CHECK(footprint_of(std::make_shared<plain>()) == 2 * sizeof(void*) + 8);
-    CHECK(footprint_of(std::map<int, std::string>{{1, text}}) ==
-          sizeof(std::map<int, int>) + sizeof(std::pair<const int, std::string>) + 100);
+    CHECK(footprint_of(std::map<int, std::string>{{1, text}}) == sizeof(std::map<int, int>) + sizeof(std::pair<const int, std::string>) + 100);
 }
 
 TEST_CASE("footprint: the user's own count is used, inside other types too") {

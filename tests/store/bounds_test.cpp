@@ -25,7 +25,7 @@ struct counting_waiter final : mailroom::detail::waiter {
 
 constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
 
-}  // namespace
+} // namespace
 
 TEST_CASE("bounds: without any, everything fits") {
     bounds b({0, 0, nullptr, overflow::block});
@@ -51,7 +51,7 @@ TEST_CASE("bounds: messages are the offset to be taken less what was settled") {
     CHECK(!b.admits(5, 1));
     CHECK(b.missing(5, 2) == 2);
     CHECK(b.missing(2, 1) == 0);
-    b.left(-1, 0);  // one came back from the dead
+    b.left(-1, 0); // one came back from the dead
     CHECK(!b.admits(4, 1));
     CHECK(b.admits(3, 1));
 }
@@ -67,12 +67,12 @@ TEST_CASE("bounds: bytes are taken and given back, and never wrap round") {
     CHECK(b.has_room(0, 1, 40));
     CHECK(!b.has_room(0, 1, 41));
     CHECK(b.could_spare(60, 40));
-    CHECK(!b.could_spare(60, 41));  // of 60 bytes nothing can go
+    CHECK(!b.could_spare(60, 41)); // of 60 bytes nothing can go
     CHECK(b.could_spare(0, 100));
     CHECK(b.take_bytes(40));
     b.left(1, 60);
     CHECK(b.take_bytes(60));
-    b.left(-1, -50);  // beyond the limit: what lives again
+    b.left(-1, -50); // beyond the limit: what lives again
     CHECK(!b.take_bytes(0));
     b.give_bytes_back(51);
     CHECK(b.take_bytes(1));
@@ -88,7 +88,7 @@ TEST_CASE("bounds: of a shared budget and a bound of its own, both must agree, o
     CHECK(b.take_bytes(20));
     CHECK(!a.take_bytes(5));
     CHECK(a.has_room(0, 1, 0));
-    CHECK(a.could_spare(0, 30));   // the others' 20 stay
+    CHECK(a.could_spare(0, 30)); // the others' 20 stay
     CHECK(!a.could_spare(0, 31));
     CHECK(!a.could_spare(1, 30));
     CHECK(b.could_spare(20, 0));
@@ -122,7 +122,7 @@ TEST_CASE("bounds: as many waiters are woken as there are places; all, where one
     CHECK(!b.leave(w[1], 5));
     b.join(w[0], 1);
     b.join(w[2], 1);
-    b.left(1, 0);  // nobody is greedy any more
+    b.left(1, 0); // nobody is greedy any more
     CHECK(w[0].woken == 3);
     CHECK(w[2].woken == 2);
     b.wake_all();
@@ -173,7 +173,7 @@ TEST_CASE("bounds: a place among the messages is judged by the head where it sta
     offset head = 0;
     CHECK(b.would_admit([&] { return head; }, 2));
     b.left(5, 0);
-    offset seen = 0;  // long ago, and then where it is
+    offset seen = 0; // long ago, and then where it is
     CHECK(b.would_admit([&] { return std::exchange(seen, 6); }, 1));
     CHECK(!b.would_admit([] { return offset{7}; }, 1));
 }

@@ -77,7 +77,8 @@ private:
 
 // Senders and receivers hand `each` messages a sender through a lane so small that all of them fall asleep all the time. Ends, if no wake
 // is lost.
-template <class Lane> void hand_over(gate& door, int senders, int receivers, int each, int room) {
+template <class Lane>
+void hand_over(gate& door, int senders, int receivers, int each, int room) {
     Lane lane(room);
     std::atomic<int> taken{0};
     std::vector<std::thread> threads;
@@ -106,7 +107,7 @@ template <class Lane> void hand_over(gate& door, int senders, int receivers, int
     CHECK(taken == senders * each);
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("gate: no wake is lost, whoever falls asleep") {
     sleepy_clock clock;
@@ -146,9 +147,7 @@ TEST_CASE("gate: a wait ends when it is stopped, or when the gate is closed") {
     gate door(&clock);
     mailroom::stop_source source;
     waited stopped = waited::done, closed = waited::done, closed_sender = waited::done;
-    std::thread a([&] {
-        stopped = door.wait_for_message(mailroom::clock::never, source.get_token(), [] { return look::nothing; });
-    });
+    std::thread a([&] { stopped = door.wait_for_message(mailroom::clock::never, source.get_token(), [] { return look::nothing; }); });
     clock.await_parked(1);
     source.request_stop();
     a.join();
@@ -168,20 +167,18 @@ TEST_CASE("gate: a wait ends when it is stopped, or when the gate is closed") {
 }
 
 TEST_CASE("gate: who is unsure looks again and does not sleep") {
-    mailroom::testing::manual_clock clock;  // nobody would wake it
+    mailroom::testing::manual_clock clock; // nobody would wake it
     gate door(&clock);
     int looks = 0;
-    CHECK(door.wait_for_message(mailroom::clock::never, {},
-                                [&] { return ++looks < 100 ? look::unsure : look::done; }) == waited::done);
+    CHECK(door.wait_for_message(mailroom::clock::never, {}, [&] { return ++looks < 100 ? look::unsure : look::done; }) == waited::done);
     CHECK(looks == 100);
 }
 
 TEST_CASE("gate: a look that throws leaves, and leaves nothing behind") {
     mailroom::testing::manual_clock clock;
     gate door(&clock);
-    CHECK_THROWS_AS(door.wait_for_message(mailroom::clock::never, {}, []() -> look { throw std::runtime_error("no"); }),
-                    std::runtime_error);
-    door.after_put();  // would wake a waiter that is gone, if its node were still there
+    CHECK_THROWS_AS(door.wait_for_message(mailroom::clock::never, {}, []() -> look { throw std::runtime_error("no"); }), std::runtime_error);
+    door.after_put(); // would wake a waiter that is gone, if its node were still there
     door.close();
 }
 

@@ -42,7 +42,7 @@ struct counting_waiter final : mailroom::detail::waiter {
     int woken = 0;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("memory: says what it is made of") {
     manual_clock clock;
@@ -68,7 +68,7 @@ TEST_CASE("memory: looks ahead: waits while something may come, finished when no
     core->close();
     CHECK(s.look_ahead() == outlook::wait);
     auto d = s.take_one();
-    CHECK(s.look_ahead() == outlook::wait);  // it may come back
+    CHECK(s.look_ahead() == outlook::wait); // it may come back
     CHECK(!s.may_have());
     CHECK(s.backlog() == 0);
     d->ack();
@@ -80,13 +80,13 @@ TEST_CASE("memory: tells when something is due, and catches up") {
     const auto core = make<int>({.lease = 30s, .clock = &clock});
     source<int>& s = *core;
     send(*core, 1, {.delay = 5s});
-    CHECK(s.may_have());  // as far as can be seen without a look
+    CHECK(s.may_have()); // as far as can be seen without a look
     CHECK(!s.take_one());
     CHECK(!s.may_have());
     CHECK(s.next_due() == 5s);
     counting_waiter w;
     s.join(w);
-    clock.advance(5s);  // steps the core, which wakes
+    clock.advance(5s); // steps the core, which wakes
     CHECK(w.woken == 1);
     CHECK(!s.leave(w));
     CHECK(s.take_one());
@@ -159,6 +159,6 @@ TEST_CASE("memory: what refers to it keeps it, endpoint or not") {
         CHECK(kept->backlog() == 0);
         CHECK(d->body() == 1);
     }
-    CHECK(d->body() == 1);  // now the delivery alone keeps it
+    CHECK(d->body() == 1); // now the delivery alone keeps it
     CHECK(!d->ack());
 }

@@ -42,7 +42,7 @@ private:
     bool& gone_;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("source: goes when the last who refers to it lets go") {
     bool gone = false;
@@ -51,10 +51,10 @@ TEST_CASE("source: goes when the last who refers to it lets go") {
         source_ref<int> a(*s);
         source_ref<int> b(*s);
         CHECK(!b->may_have());
-        s->refer(2);  // deliveries that stayed behind
+        s->refer(2); // deliveries that stayed behind
         s->unrefer();
         s->unrefer();
-        s->unrefer();  // its endpoint
+        s->unrefer(); // its endpoint
         CHECK(!gone);
         source_ref<int> c = std::move(a);
         source_ref<int> d(*s);

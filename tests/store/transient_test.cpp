@@ -37,9 +37,11 @@ namespace {
 #define EVERY_SHAPE unbounded, bounded<64>, bounded<70'000>, spsc<64>
 #define BOUNDED_SHAPES bounded<4>, spsc<4>
 
-template <class T, class Shape> using lane_queue = queue<T, transient<Shape>>;
+template <class T, class Shape>
+using lane_queue = queue<T, transient<Shape>>;
 
-template <class Call> std::error_code thrown(Call call) {
+template <class Call>
+std::error_code thrown(Call call) {
     try {
         call();
     } catch (const mailroom::error& e) { return e.code(); }
@@ -71,7 +73,7 @@ struct alignas(64) wide {
     int value = 0;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE_TEMPLATE("transient: what is sent is popped, in order, and then gone", Shape, EVERY_SHAPE) {
     lane_queue<int, Shape> q;
@@ -139,7 +141,7 @@ TEST_CASE_TEMPLATE("transient: a move-only T", Shape, EVERY_SHAPE) {
     CHECK(*out[2] == 4);
     auto rest = q.consumer();
     CHECK(**rest.pop() == 5);
-    CHECK(q.size_approx() == 2);  // destroyed with the queue
+    CHECK(q.size_approx() == 2); // destroyed with the queue
 }
 
 TEST_CASE_TEMPLATE("transient: a T with a large alignment stands where it must", Shape, EVERY_SHAPE) {
@@ -167,8 +169,7 @@ TEST_CASE_TEMPLATE("transient: each T is destroyed once, those left in the queue
     CHECK(tracked::faults() == 0);
 }
 
-TEST_CASE_TEMPLATE("transient: a full lane takes exactly N, and takes nothing from who is refused", Shape,
-                   BOUNDED_SHAPES) {
+TEST_CASE_TEMPLATE("transient: a full lane takes exactly N, and takes nothing from who is refused", Shape, BOUNDED_SHAPES) {
     mailroom::testing::manual_clock clock;
     lane_queue<std::string, Shape> q({.clock = &clock});
     for (int round = 0; round < 5; ++round) {
@@ -230,8 +231,7 @@ TEST_CASE_TEMPLATE("transient: closed, sends are refused and pops drain", Shape,
     CHECK(!q.try_pop());
 }
 
-TEST_CASE_TEMPLATE("transient: a blocked pop is woken by a message, a close, a stop, its deadline", Shape,
-                   EVERY_SHAPE) {
+TEST_CASE_TEMPLATE("transient: a blocked pop is woken by a message, a close, a stop, its deadline", Shape, EVERY_SHAPE) {
     mailroom::testing::manual_clock clock;
     lane_queue<int, Shape> q({.clock = &clock});
     std::optional<int> got;
@@ -249,7 +249,7 @@ TEST_CASE_TEMPLATE("transient: a blocked pop is woken by a message, a close, a s
     receiver.join();
     CHECK(!got);
     q.send(2);
-    CHECK(q.pop(source.get_token()) == 2);  // what is there is given even then
+    CHECK(q.pop(source.get_token()) == 2); // what is there is given even then
     CHECK(!q.pop(source.get_token()));
 
     receiver = std::thread([&] { got = q.pop_for(1min); });
@@ -273,8 +273,7 @@ TEST_CASE_TEMPLATE("transient: a blocked pop is woken by a message, a close, a s
     CHECK(!got);
 }
 
-TEST_CASE_TEMPLATE("transient: a blocked send is woken by a pop, a close, a stop, its deadline", Shape,
-                   BOUNDED_SHAPES) {
+TEST_CASE_TEMPLATE("transient: a blocked send is woken by a pop, a close, a stop, its deadline", Shape, BOUNDED_SHAPES) {
     mailroom::testing::manual_clock clock;
     lane_queue<std::string, Shape> q({.clock = &clock});
     const auto fill = [&] {
@@ -322,8 +321,7 @@ TEST_CASE_TEMPLATE("transient: a blocked send is woken by a pop, a close, a stop
     CHECK(kept == std::string(50, 'k'));
 }
 
-TEST_CASE_TEMPLATE("transient: as many messages as blocked receivers wake each of them; a close wakes all", Shape,
-                   unbounded, bounded<64>) {
+TEST_CASE_TEMPLATE("transient: as many messages as blocked receivers wake each of them; a close wakes all", Shape, unbounded, bounded<64>) {
     mailroom::testing::manual_clock clock;
     lane_queue<int, Shape> q({.clock = &clock});
     for (const bool at_once : {false, true}) {
@@ -364,7 +362,7 @@ TEST_CASE_TEMPLATE("transient: ranges are copied, or moved from where they are g
     q.send_many(words);
     CHECK(words == copy);
     CHECK(drained() == copy);
-    q.send_many(std::span(words));  // an rvalue that owns nothing
+    q.send_many(std::span(words)); // an rvalue that owns nothing
     CHECK(words == copy);
     CHECK(drained() == copy);
     q.send_many(std::move(words));
@@ -374,7 +372,7 @@ TEST_CASE_TEMPLATE("transient: ranges are copied, or moved from where they are g
     CHECK(drained().empty());
     q.send_many(copy | std::views::transform([](const std::string& s) { return s + "!"; }));
     CHECK(drained() == std::vector<std::string>{copy[0] + "!", copy[1] + "!"});
-    std::istringstream text("one two three");  // can be read once
+    std::istringstream text("one two three"); // can be read once
     const std::ranges::subrange once{std::istream_iterator<std::string>(text), std::istream_iterator<std::string>()};
     q.send_many(once);
     CHECK(drained() == std::vector<std::string>{"one", "two", "three"});
@@ -415,7 +413,7 @@ TEST_CASE_TEMPLATE("transient: a T that throws when it is sent leaves the lane a
     {
         lane_queue<brittle, Shape> q;
         q.emplace(1);
-        for (int i = 0; i < 200; ++i) {  // more often than there are places, and over the edges of blocks
+        for (int i = 0; i < 200; ++i) { // more often than there are places, and over the edges of blocks
             brittle bad(0, true);
             CHECK_THROWS_AS(q.send(std::move(bad)), std::runtime_error);
             if (i % 10 == 0) {
@@ -437,7 +435,7 @@ struct breaks_later {
     explicit breaks_later(int v, int moves_before) : value(v), moves_left(moves_before) { ++live; }
     breaks_later(breaks_later&& other) : value(other.value), moves_left(other.moves_left - 1) {
         if (moves_left < 0) {
-            other.moves_left = 1000;  // once
+            other.moves_left = 1000; // once
             throw std::runtime_error("broke");
         }
         ++live;
@@ -449,11 +447,9 @@ struct breaks_later {
     static inline int live = 0;
 };
 
-}  // namespace
+} // namespace
 
-TEST_CASE_TEMPLATE(
-    "transient: a T that throws when it is popped is gone, or stays with spsc; the others are not affected", Shape,
-    EVERY_SHAPE) {
+TEST_CASE_TEMPLATE("transient: a T that throws when it is popped is gone, or stays with spsc; the others are not affected", Shape, EVERY_SHAPE) {
     breaks_later::live = 0;
     {
         lane_queue<breaks_later, Shape> q;
@@ -484,7 +480,7 @@ struct slow_to_break {
     std::atomic<int>* stage;
 };
 
-}  // namespace
+} // namespace
 
 TEST_CASE("transient<bounded>: a sender that throws gives its place to one who waits for it") {
     mailroom::testing::manual_clock clock;
@@ -500,17 +496,15 @@ TEST_CASE("transient<bounded>: a sender that throws gives its place to one who w
     CHECK(q.try_pop());
 }
 
-TEST_CASE_TEMPLATE("transient: what a range sent before it threw is found by who waits for it", Shape, unbounded,
-                   bounded<64>) {
+TEST_CASE_TEMPLATE("transient: what a range sent before it threw is found by who waits for it", Shape, unbounded, bounded<64>) {
     mailroom::testing::manual_clock clock;
     lane_queue<int, Shape> q({.clock = &clock});
     std::optional<int> got;
     std::thread receiver([&] { got = q.pop(); });
     clock.await_parked(1);
-    const auto bad = std::views::iota(1, 10) |
-                     std::views::transform([](int i) { return i < 5 ? i : throw std::runtime_error("broke"); });
+    const auto bad = std::views::iota(1, 10) | std::views::transform([](int i) { return i < 5 ? i : throw std::runtime_error("broke"); });
     CHECK_THROWS_AS(q.send_many(bad), std::runtime_error);
-    if constexpr (std::is_same_v<Shape, unbounded>) {  // all or none
+    if constexpr (std::is_same_v<Shape, unbounded>) { // all or none
         CHECK(q.size_approx() == 0);
         q.send(1);
     }
@@ -518,8 +512,7 @@ TEST_CASE_TEMPLATE("transient: what a range sent before it threw is found by who
     CHECK(got == 1);
 }
 
-TEST_CASE_TEMPLATE("transient: places freed before an output threw are found by who waits for them", Shape,
-                   BOUNDED_SHAPES) {
+TEST_CASE_TEMPLATE("transient: places freed before an output threw are found by who waits for them", Shape, BOUNDED_SHAPES) {
     mailroom::testing::manual_clock clock;
     lane_queue<int, Shape> q({.clock = &clock});
     q.send_many({1, 2, 3, 4});
@@ -588,14 +581,15 @@ TEST_CASE_TEMPLATE("transient: handles do what the queue does", Shape, EVERY_SHA
         CHECK(in.try_send(9).error() == errc::closed);
         CHECK(!out.pop());
         survivor.emplace(q.producer());
-    }  // a handle may be destroyed after its queue, if it is not used
+    } // a handle may be destroyed after its queue, if it is not used
 }
 
 namespace {
 
 // `senders` threads send numbers, tagged with who they are; `receivers` take them. Each receiver must see the numbers of each sender grow,
 // and all of them must arrive once.
-template <class Queue> void transfer(Queue& q, int senders, int receivers, int each, bool with_handles) {
+template <class Queue>
+void transfer(Queue& q, int senders, int receivers, int each, bool with_handles) {
     struct tally {
         std::vector<std::uint32_t> last;
         std::uint64_t count = 0, sum = 0, disorder = 0;
@@ -626,8 +620,7 @@ template <class Queue> void transfer(Queue& q, int senders, int receivers, int e
         sending.emplace_back([&, s] {
             const auto send_all = [&](auto& to) {
                 for (int i = 1; i <= each; ++i) {
-                    to.send(std::make_unique<std::uint64_t>(static_cast<std::uint64_t>(s) << 32 |
-                                                            static_cast<std::uint64_t>(i)));
+                    to.send(std::make_unique<std::uint64_t>(static_cast<std::uint64_t>(s) << 32 | static_cast<std::uint64_t>(i)));
                 }
             };
             if (with_handles) {
@@ -653,10 +646,10 @@ template <class Queue> void transfer(Queue& q, int senders, int receivers, int e
     CHECK(disorder == 0);
 }
 
-}  // namespace
+} // namespace
 
-TEST_CASE_TEMPLATE("transient: many senders and receivers, FIFO of each sender, nothing lost or doubled", Shape,
-                   unbounded, bounded<1>, bounded<8>, bounded<1024>) {
+TEST_CASE_TEMPLATE("transient: many senders and receivers, FIFO of each sender, nothing lost or doubled", Shape, unbounded, bounded<1>, bounded<8>,
+                   bounded<1024>) {
     for (const bool with_handles : {false, true}) {
         for (const auto& [senders, receivers] : {std::pair(1, 1), std::pair(1, 3), std::pair(3, 1), std::pair(3, 3)}) {
             lane_queue<std::unique_ptr<std::uint64_t>, Shape> q;
@@ -665,8 +658,7 @@ TEST_CASE_TEMPLATE("transient: many senders and receivers, FIFO of each sender, 
     }
 }
 
-TEST_CASE_TEMPLATE("transient: one sender, one receiver, FIFO, nothing lost or doubled", Shape, spsc<1>, spsc<8>,
-                   spsc<1024>) {
+TEST_CASE_TEMPLATE("transient: one sender, one receiver, FIFO, nothing lost or doubled", Shape, spsc<1>, spsc<8>, spsc<1024>) {
     for (const bool with_handles : {false, true}) {
         lane_queue<std::unique_ptr<std::uint64_t>, Shape> q;
         transfer(q, 1, 1, 20'000, with_handles);

@@ -18,7 +18,7 @@ using mailroom::detail::envelope;
 using mailroom::detail::slot;
 using mailroom::detail::span;
 
-}  // namespace
+} // namespace
 
 TEST_CASE("block: a slot is its word and the body; sizes are kept only where they differ") {
     static_assert(sizeof(slot<std::int32_t>) == 16);

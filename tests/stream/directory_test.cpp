@@ -29,7 +29,7 @@ void install(directory<node>& d, node& n, offset o) {
     d.install(o, &n);
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("directory: an offset has a span and a place in it") {
     CHECK(span_of(0) == 0);
@@ -96,7 +96,7 @@ TEST_CASE("directory: removing what is not there, or another's place, changes no
     d.remove(0, &a);
     CHECK(d.lowest() == d.highest());
     d.remove(0, &a);
-    install(d, b, 1000 * span);  // after a gap
+    install(d, b, 1000 * span); // after a gap
     CHECK(d.find(1000 * span) == &b);
     CHECK(d.lowest() == 1000);
 }

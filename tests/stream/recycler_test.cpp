@@ -35,7 +35,7 @@ void burst(recycler<Node>& r, std::size_t size) {
     for (Node* n : out) { delete r.put(n); }
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("recycler: what was given back is used again, as it was left") {
     recycler<node> r;

@@ -30,7 +30,7 @@ void write(stream& s, offset o, long value) {
 }
 long read(stream& s, offset o) { return *s.at(o)->slots[index_in_span(o)].value.get(); }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("stream: offsets are dense from 0, one or many at a time") {
     stream s;
@@ -104,7 +104,7 @@ TEST_CASE("stream: a block that was given back is used again, empty") {
             auto* const b = s.at(o);
             s.release(o - (span - 1), b);
             s.take(1, duration::zero(), always);
-            CHECK(s.at(o + 1) == b);  // the only spare one
+            CHECK(s.at(o + 1) == b); // the only spare one
             CHECK(b->slots[1].ready == slot_empty);
             ++o;
             write(s, o, static_cast<long>(o));

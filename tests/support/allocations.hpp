@@ -14,7 +14,7 @@ namespace support {
 namespace detail {
 
 inline std::atomic<std::size_t> made{0}, live{0};
-inline thread_local constinit long until_failure = -1;  // below zero: none fails
+inline thread_local constinit long until_failure = -1; // below zero: none fails
 inline thread_local constinit bool fails_for_good = false;
 inline thread_local constinit long failures = 0;
 
@@ -42,15 +42,11 @@ inline void release(void* p) noexcept {
     std::free(p);
 }
 
-}  // namespace detail
+} // namespace detail
 
 /// How many allocations were made ever, and how many are not given back.
-inline std::size_t allocations_made() {
-    return detail::made.load();
-}
-inline std::size_t allocations_live() {
-    return detail::live.load();
-}
+inline std::size_t allocations_made() { return detail::made.load(); }
+inline std::size_t allocations_live() { return detail::live.load(); }
 
 /// While it is alive, allocation number `nth` (from 0) of this thread fails; or that one and all that follow.
 class failing_allocation {
@@ -69,61 +65,33 @@ public:
     bool has_failed() const { return detail::failures != 0; }
 };
 
-}  // namespace support
+} // namespace support
 
 // None of these may be inline; the nothrow and array forms of the standard library call the first two where they are not replaced, but
 // sanitizers replace all of them.
-void* operator new(std::size_t size) {
-    return support::detail::allocate_or_throw(size, 1);
-}
-void* operator new[](std::size_t size) {
-    return support::detail::allocate_or_throw(size, 1);
-}
+void* operator new(std::size_t size) { return support::detail::allocate_or_throw(size, 1); }
+void* operator new[](std::size_t size) { return support::detail::allocate_or_throw(size, 1); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
     return support::detail::allocate_or_throw(size, static_cast<std::size_t>(alignment));
 }
 void* operator new[](std::size_t size, std::align_val_t alignment) {
     return support::detail::allocate_or_throw(size, static_cast<std::size_t>(alignment));
 }
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-    return support::detail::allocate(size, 1);
-}
-void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
-    return support::detail::allocate(size, 1);
-}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return support::detail::allocate(size, 1); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return support::detail::allocate(size, 1); }
 void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
     return support::detail::allocate(size, static_cast<std::size_t>(alignment));
 }
 void* operator new[](std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
     return support::detail::allocate(size, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* p) noexcept {
-    support::detail::release(p);
-}
-void operator delete[](void* p) noexcept {
-    support::detail::release(p);
-}
-void operator delete(void* p, std::size_t) noexcept {
-    support::detail::release(p);
-}
-void operator delete[](void* p, std::size_t) noexcept {
-    support::detail::release(p);
-}
-void operator delete(void* p, std::align_val_t) noexcept {
-    support::detail::release(p);
-}
-void operator delete[](void* p, std::align_val_t) noexcept {
-    support::detail::release(p);
-}
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
-    support::detail::release(p);
-}
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept {
-    support::detail::release(p);
-}
-void operator delete(void* p, const std::nothrow_t&) noexcept {
-    support::detail::release(p);
-}
-void operator delete[](void* p, const std::nothrow_t&) noexcept {
-    support::detail::release(p);
-}
+void operator delete(void* p) noexcept { support::detail::release(p); }
+void operator delete[](void* p) noexcept { support::detail::release(p); }
+void operator delete(void* p, std::size_t) noexcept { support::detail::release(p); }
+void operator delete[](void* p, std::size_t) noexcept { support::detail::release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { support::detail::release(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { support::detail::release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { support::detail::release(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { support::detail::release(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { support::detail::release(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { support::detail::release(p); }

@@ -98,4 +98,4 @@ private:
     std::vector<std::thread> threads_;
 };
 
-}  // namespace support
+} // namespace support

@@ -26,7 +26,9 @@ class model_hands {
 public:
     using delivery = model::delivery;
 
-    explicit model_hands(const settings& o, model::weigher weight = [](int) { return sizeof(int); }) : o_(o), queue_(o, weight) {}
+    explicit model_hands(
+        const settings& o, model::weigher weight = [](int) { return sizeof(int); })
+        : o_(o), queue_(o, weight) {}
     Model& queue() { return queue_; }
     void advance(duration d) { queue_.advance(d); }
 
@@ -35,9 +37,7 @@ public:
         const bool late = op.waits() && o_.overflow == mailroom::overflow::block && !r && r.error() == errc::full;
         return text_of(late ? mailroom::result<offset>(errc::timed_out) : r);
     }
-    std::string send_many(const operation& op) {
-        return text_of(queue_.send(std::vector<int>(static_cast<std::size_t>(op.n), op.n), properties()));
-    }
+    std::string send_many(const operation& op) { return text_of(queue_.send(std::vector<int>(static_cast<std::size_t>(op.n), op.n), properties())); }
     std::optional<delivery> receive(const operation&) { return queue_.receive(); }
     std::vector<delivery> receive_many(const operation& op) {
         std::vector<delivery> list;
@@ -131,9 +131,8 @@ public:
     std::string send_many(const operation& op) {
         std::vector<T> bodies;
         for (int i = 0; i < op.n; ++i) { bodies.push_back(body_of<T>::make(op.n)); }
-        return support::text_of(attempt([&]() -> mailroom::result<offset> {
-            return op.how % 2 == 0 ? queue_->send_many(bodies) : queue_->send_many(std::move(bodies));
-        }));
+        return support::text_of(attempt(
+            [&]() -> mailroom::result<offset> { return op.how % 2 == 0 ? queue_->send_many(bodies) : queue_->send_many(std::move(bodies)); }));
     }
     std::optional<delivery> receive(const operation& op) { return op.how % 2 == 0 ? queue_->try_receive() : queue_->receive_for(duration()); }
     std::vector<delivery> receive_many(const operation& op) {
@@ -156,7 +155,7 @@ public:
         return text_of(d) + " attempt " + std::to_string(d.attempt()) + " sent " + support::text_of(duration(d.timestamp() - born_));
     }
     std::string browse() {
-        std::map<offset, std::string> lines;  // in whichever order they come; one that comes twice shows
+        std::map<offset, std::string> lines; // in whichever order they come; one that comes twice shows
         queue_->browse([&](const mailroom::message<T>& m, message_state s) {
             lines[m.offset()] += text_of(m) + " " + support::text_of(s) + "; ";
             return true;
@@ -192,9 +191,7 @@ private:
     static mailroom::result<offset> attempt(Send send) {
         try {
             return send();
-        } catch (const mailroom::error& e) {
-            return e.kind();
-        }
+        } catch (const mailroom::error& e) { return e.kind(); }
     }
     static mailroom::queue_options<T> translate(const settings& o, mailroom::clock& clock) {
         mailroom::queue_options<T> t;
@@ -260,7 +257,7 @@ private:
         }
         case verb::pop: return hands_.pop(op);
         case verb::pop_many: return hands_.pop_many(op);
-        case verb::advance:  // in steps, with a look at each: what is due at different instants is seen to happen in that order
+        case verb::advance: // in steps, with a look at each: what is due at different instants is seen to happen in that order
             for (duration left = op.time; left > duration(); left -= time_step) {
                 hands_.advance(time_step);
                 static_cast<void>(hands_.queue().statistics());
@@ -309,7 +306,7 @@ private:
 // ---- comparison ----
 
 struct difference {
-    std::vector<operation> list;  // the last of which shows it
+    std::vector<operation> list; // the last of which shows it
     std::string expected, actual;
 };
 
@@ -358,4 +355,4 @@ inline std::string text_of(const settings& o, const difference& d) {
     return text + "expected: " + d.expected + "\nactual:   " + d.actual;
 }
 
-}  // namespace support
+} // namespace support

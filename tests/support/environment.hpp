@@ -25,4 +25,4 @@ inline std::uint64_t seed() {
     return (std::uint64_t{device()} << 32) | device();
 }
 
-}  // namespace support
+} // namespace support

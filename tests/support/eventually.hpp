@@ -17,4 +17,4 @@ bool eventually(Condition condition) {
     return true;
 }
 
-}  // namespace support
+} // namespace support

@@ -84,10 +84,8 @@ struct never_closes : model {
 };
 struct late_by_one_step : model {
     using model::model;
-    void advance(duration d) {
-        model::advance(std::exchange(behind_, d));
-    }
+    void advance(duration d) { model::advance(std::exchange(behind_, d)); }
     duration behind_{};
 };
 
-}  // namespace support
+} // namespace support

@@ -18,18 +18,18 @@ namespace support {
 
 enum class fault {
     none,
-    loses,              // now and then a message that was sent
-    duplicates,         // now and then gives one twice
-    reorders,           // now and then gives the second
-    looks_empty,        // now and then, though it is not
-    forgets_full,       // takes one more than the bound, now and then
-    looks_full,         // now and then, though it is not
-    sends_after_close,  // takes one more
-    settles_twice,      // ack says yes to one who holds nothing any more
-    comes_back_last,    // what is given back goes to the end
-    splits_batches,     // a batch is not sent at once
-    races_to_take,      // looks, and takes later: two may be given the same
-    races_to_append,    // takes an offset, and appends later: out of order
+    loses,             // now and then a message that was sent
+    duplicates,        // now and then gives one twice
+    reorders,          // now and then gives the second
+    looks_empty,       // now and then, though it is not
+    forgets_full,      // takes one more than the bound, now and then
+    looks_full,        // now and then, though it is not
+    sends_after_close, // takes one more
+    settles_twice,     // ack says yes to one who holds nothing any more
+    comes_back_last,   // what is given back goes to the end
+    splits_batches,    // a batch is not sent at once
+    races_to_take,     // looks, and takes later: two may be given the same
+    races_to_append,   // takes an offset, and appends later: out of order
 };
 
 template <fault Fault>
@@ -121,9 +121,8 @@ private:
         const message m = it->second;
         if (!(done && wrong(fault::settles_twice))) { out_.erase(it); }
         if (!done || wrong(fault::settles_twice)) {
-            items_.insert(std::find_if(items_.begin(), items_.end(),
-                                       [&](const message& i) { return i.place > place && Fault != fault::comes_back_last; }),
-                          m);
+            items_.insert(
+                std::find_if(items_.begin(), items_.end(), [&](const message& i) { return i.place > place && Fault != fault::comes_back_last; }), m);
         }
         return true;
     }
@@ -137,4 +136,4 @@ private:
     bool closed_ = false;
 };
 
-}  // namespace support
+} // namespace support

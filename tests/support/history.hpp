@@ -24,25 +24,25 @@ namespace support {
 
 /// What a thread calls, and what it is told.
 struct call {
-    enum class verb : std::uint8_t { send, pop, receive, ack, back, close };  // back: nack at once, or release
+    enum class verb : std::uint8_t { send, pop, receive, ack, back, close }; // back: nack at once, or release
     enum class answer : std::uint8_t { done, nothing, full, closed, refused };
     static constexpr std::uint64_t unknown = ~std::uint64_t{0};
 
     verb what = verb::send;
     answer said = answer::done;
     int thread = 0;
-    int body = 0;                   // of a send of several: the first, the others count up
-    int count = 1;                  // of a send
-    std::uint64_t place = unknown;  // the offset, where the call says it
+    int body = 0;                  // of a send of several: the first, the others count up
+    int count = 1;                 // of a send
+    std::uint64_t place = unknown; // the offset, where the call says it
     std::uint64_t begin = 0, end = 0;
 };
 
 /// Everything that was called on a queue, what was in it before and what was left in it afterwards (offsets ascend, none in flight).
 struct history {
     std::vector<call> calls;
-    std::vector<std::pair<std::uint64_t, int>> before;  // offset, body
+    std::vector<std::pair<std::uint64_t, int>> before; // offset, body
     std::vector<int> after;
-    std::uint64_t next = 0;  // the offset of the next send
+    std::uint64_t next = 0; // the offset of the next send
     std::size_t max_messages = 0;
     bool strict = false;
 };
@@ -52,7 +52,9 @@ inline std::string text_of(const call& c) {
     const char* const answers[] = {"done", "nothing", "full", "closed", "refused"};
     std::string text = "thread " + std::to_string(c.thread) + " [" + std::to_string(c.begin) + ", " + std::to_string(c.end) + "] " +
                        verbs[static_cast<int>(c.what)] + " ";
-    if (c.said == call::answer::done || c.what == call::verb::send) { text += std::to_string(c.body) + (c.count > 1 ? " x" + std::to_string(c.count) : "") + " "; }
+    if (c.said == call::answer::done || c.what == call::verb::send) {
+        text += std::to_string(c.body) + (c.count > 1 ? " x" + std::to_string(c.count) : "") + " ";
+    }
     return text + answers[static_cast<int>(c.said)] + (c.place == call::unknown ? "" : " #" + std::to_string(c.place));
 }
 
@@ -70,8 +72,7 @@ inline std::string text_of(const history& h) {
 /// How many of the calls overlapped one of another thread: what a history is worth.
 inline std::size_t overlapping(const history& h) {
     return static_cast<std::size_t>(std::count_if(h.calls.begin(), h.calls.end(), [&](const call& a) {
-        return std::any_of(h.calls.begin(), h.calls.end(),
-                           [&](const call& b) { return a.thread != b.thread && a.begin < b.end && b.begin < a.end; });
+        return std::any_of(h.calls.begin(), h.calls.end(), [&](const call& b) { return a.thread != b.thread && a.begin < b.end && b.begin < a.end; });
     }));
 }
 
@@ -107,26 +108,24 @@ public:
         out.push_back(closed_);
         for (const item& i : items_) { out.push_back(i.place << 2 | i.at); }
         out.push_back(call::unknown);
-        for (const item& i : items_) { out.push_back(static_cast<std::uint64_t>(i.body)); }  // places may not be known to the calls
+        for (const item& i : items_) { out.push_back(static_cast<std::uint64_t>(i.body)); } // places may not be known to the calls
         for (const std::uint64_t end : popping_) { out.push_back(end); }
     }
 
 private:
-    enum state : std::uint8_t { sending, ready, in_flight };  // sending: perhaps not to be seen yet
+    enum state : std::uint8_t { sending, ready, in_flight }; // sending: perhaps not to be seen yet
     struct item {
         std::uint64_t place;
         int body;
         state at;
-        std::uint64_t sent_by;  // when its send ended
+        std::uint64_t sent_by; // when its send ended
     };
 
     bool send(const call& c, std::uint64_t latest) {
         if (closed_ || c.said == call::answer::closed) { return closed_ && c.said == call::answer::closed; }
         popping_.erase(popping_.begin(), popping_.upper_bound(latest));
         const auto wanted = static_cast<std::size_t>(c.count);
-        if (c.said == call::answer::full) {
-            return history_->max_messages != 0 && items_.size() + popping_.size() + wanted > history_->max_messages;
-        }
+        if (c.said == call::answer::full) { return history_->max_messages != 0 && items_.size() + popping_.size() + wanted > history_->max_messages; }
         if (c.said != call::answer::done || (c.place != call::unknown && c.place != next_)) { return false; }
         if (history_->max_messages != 0) {
             if (items_.size() + wanted > history_->max_messages) { return false; }
@@ -165,8 +164,8 @@ private:
 
     const history* history_;
     std::uint64_t next_;
-    std::vector<item> items_;               // not settled, by offset
-    std::multiset<std::uint64_t> popping_;  // when pops end whose messages may still count
+    std::vector<item> items_;              // not settled, by offset
+    std::multiset<std::uint64_t> popping_; // when pops end whose messages may still count
     bool closed_ = false;
 };
 
@@ -183,7 +182,7 @@ private:
 
     /// `done`: one bit for each call that has been put in order; `latest`: when the last of them began.
     bool search(const sequential_queue& now, std::uint64_t done, std::uint64_t latest) {
-        std::uint64_t first_end = ~std::uint64_t{0};  // of those to come: none that begins later can be next
+        std::uint64_t first_end = ~std::uint64_t{0}; // of those to come: none that begins later can be next
         for (std::size_t i = 0; i < calls_.size(); ++i) {
             if ((done >> i & 1) == 0) { first_end = std::min(first_end, calls_[i].end); }
         }
@@ -212,4 +211,4 @@ private:
     std::unordered_set<std::vector<std::uint64_t>, hash> seen_;
 };
 
-}  // namespace support
+} // namespace support

@@ -67,7 +67,7 @@ public:
 private:
     struct page {
         std::atomic<std::uint64_t> attempts{0};
-        std::atomic<std::uint32_t> last_attempt{0};  // which ended it: an earlier one may be noted later
+        std::atomic<std::uint32_t> last_attempt{0}; // which ended it: an earlier one may be noted later
         std::atomic<end> outcome{end::none};
         std::atomic<bool> found{false};
     };
@@ -79,4 +79,4 @@ private:
     std::vector<std::string> complaints_;
 };
 
-}  // namespace support
+} // namespace support

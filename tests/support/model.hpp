@@ -61,9 +61,9 @@ public:
         properties props = properties();
         duration sent{}, due{}, expires = never, lease_over = never;
         message_state state = message_state::ready;
-        std::uint32_t attempt = 1;  // of the delivery that is out, or else of the next; dead: how many there were
-        std::uint64_t holder = 0;   // the delivery that may settle it
-        std::string reason = "";    // of its death
+        std::uint32_t attempt = 1; // of the delivery that is out, or else of the next; dead: how many there were
+        std::uint64_t holder = 0;  // the delivery that may settle it
+        std::string reason = "";   // of its death
     };
 
     /// What receive gives. Settles through the model; destroyed unsettled it is a nack.
@@ -79,11 +79,19 @@ public:
         ~delivery() { nack(); }
 
         const entry& operator*() const { return entry_; }
-        bool ack() { return settle([](model& m, entry& e) { m.gone(e, m.counts_.acked); }); }
+        bool ack() {
+            return settle([](model& m, entry& e) { m.gone(e, m.counts_.acked); });
+        }
         bool nack() { return nack(from_ != nullptr ? from_->backoff(entry_.attempt) : duration()); }
-        bool nack(duration after) { return settle([after](model& m, entry& e) { m.failed(e, after, "attempts"); }); }
-        bool release() { return settle([](model& m, entry& e) { m.back(e, e.attempt, m.now_); }); }
-        bool reject(std::string why) { return settle([&](model& m, entry& e) { m.die(e, why, e.attempt); }); }
+        bool nack(duration after) {
+            return settle([after](model& m, entry& e) { m.failed(e, after, "attempts"); });
+        }
+        bool release() {
+            return settle([](model& m, entry& e) { m.back(e, e.attempt, m.now_); });
+        }
+        bool reject(std::string why) {
+            return settle([&](model& m, entry& e) { m.die(e, why, e.attempt); });
+        }
         bool extend(duration lease) {
             if (from_ == nullptr || from_->is_taken_back(entry_)) { return false; }
             entry* const e = from_->held_by(entry_);
@@ -92,7 +100,7 @@ public:
             e->lease_over = from_->now_ + lease;
             return true;
         }
-        void orphan() { from_ = nullptr; }  // its queue is gone
+        void orphan() { from_ = nullptr; } // its queue is gone
 
     private:
         template <class Act>
@@ -115,7 +123,8 @@ public:
     // -- sending --
 
     mailroom::result<offset> send(const std::vector<int>& bodies, const properties& p) {
-        const load more{bodies.size(), std::accumulate(bodies.begin(), bodies.end(), std::size_t{0}, [&](std::size_t sum, int body) { return sum + weight_(body); })};
+        const load more{bodies.size(), std::accumulate(bodies.begin(), bodies.end(), std::size_t{0},
+                                                       [&](std::size_t sum, int body) { return sum + weight_(body); })};
         if (p.priority < 0 || p.priority > 9 || p.delay < duration() || p.time_to_live < duration()) { return errc::invalid; }
         for (const int body : bodies) {
             if (o_.validate && !o_.validate(body, p)) { return errc::rejected; }
@@ -163,7 +172,10 @@ public:
     std::size_t redrive(Predicate pred) {
         std::size_t done = 0;
         for (auto e = dead_.begin(); e != dead_.end();) {
-            if (!pred(e->body)) { ++e; continue; }
+            if (!pred(e->body)) {
+                ++e;
+                continue;
+            }
             e->holder = 0;
             start_time_to_live(*e);
             back(alive_[e->place] = *e, 1, now_);
@@ -319,10 +331,10 @@ protected:
     std::map<offset, entry> alive_;
     std::deque<entry> dead_;
     std::map<std::string, std::pair<offset, duration>> ids_;
-    mailroom::stats counts_ = mailroom::stats();  // the "ever" half
+    mailroom::stats counts_ = mailroom::stats(); // the "ever" half
     offset next_ = 0;
     std::uint64_t holders_ = 0;
     bool paused_ = false, closed_ = false;
 };
 
-}  // namespace support
+} // namespace support

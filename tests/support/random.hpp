@@ -19,9 +19,7 @@ inline constexpr bool under_thread_sanitizer = false;
 #endif
 
 /// How many of `count` cases this run tries: MAILROOM_TEST_SCALE of them, a tenth of that under ThreadSanitizer.
-inline std::size_t cases(std::size_t count) {
-    return scaled(under_thread_sanitizer ? count / 10 + 1 : count);
-}
+inline std::size_t cases(std::size_t count) { return scaled(under_thread_sanitizer ? count / 10 + 1 : count); }
 
 /// Calls `test(seed)` for as many seeds, or for the one that is replayed; until it answers false: one failure is enough to read.
 template <class Test>
@@ -46,4 +44,4 @@ private:
     std::mt19937_64 engine_;
 };
 
-}  // namespace support
+} // namespace support

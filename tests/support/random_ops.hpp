@@ -19,18 +19,16 @@ inline std::string text_of(duration d) {
     out << std::chrono::duration<double>(d).count() << "s";
     return out.str();
 }
-inline std::string text_of(message_state s) {
-    return s == message_state::ready ? "ready" : s == message_state::in_flight ? "in_flight" : "parked";
-}
+inline std::string text_of(message_state s) { return s == message_state::ready ? "ready" : s == message_state::in_flight ? "in_flight" : "parked"; }
 inline std::string text_of(const mailroom::result<offset>& r) {
     if (!r) { return mailroom::describe_errc(r.error().kind()); }
     return *r == mailroom::no_offset ? "no_offset" : "offset " + std::to_string(*r);
 }
 inline std::string text_of(const mailroom::stats& s) {
     std::ostringstream out;
-    out << "ready " << s.ready << " in_flight " << s.in_flight << " parked " << s.parked << " dead " << s.dead << " sent " << s.sent
-        << " acked " << s.acked << " redelivered " << s.redelivered << " expired " << s.expired << " dropped " << s.dropped
-        << " duplicates " << s.duplicates << " bytes " << s.bytes << " oldest_age " << text_of(s.oldest_age);
+    out << "ready " << s.ready << " in_flight " << s.in_flight << " parked " << s.parked << " dead " << s.dead << " sent " << s.sent << " acked "
+        << s.acked << " redelivered " << s.redelivered << " expired " << s.expired << " dropped " << s.dropped << " duplicates " << s.duplicates
+        << " bytes " << s.bytes << " oldest_age " << text_of(s.oldest_age);
     return out.str();
 }
 inline std::string text_of(offset place, int body, const properties& p) {
@@ -44,33 +42,54 @@ inline std::string text_of(const settings& o) {
                      : o.overflow == mailroom::overflow::drop_oldest ? 2
                                                                      : 3;
     out << "max_messages " << o.max_messages << " max_bytes " << o.max_bytes << " overflow " << rules[rule] << " lease " << text_of(o.lease)
-        << " retry {" << o.retry.max_attempts << ", " << text_of(o.retry.initial) << ", " << o.retry.multiplier << ", "
-        << text_of(o.retry.maximum) << "} max_in_flight " << o.max_in_flight << " time_to_live " << text_of(o.time_to_live) << " priorities "
-        << o.priorities << " deduplicate {" << text_of(o.deduplicate.window) << ", " << o.deduplicate.until_settled << "} ordered_by_key "
-        << o.ordered_by_key << " max_dead " << o.max_dead << " validate " << (o.validate ? "yes" : "no");
+        << " retry {" << o.retry.max_attempts << ", " << text_of(o.retry.initial) << ", " << o.retry.multiplier << ", " << text_of(o.retry.maximum)
+        << "} max_in_flight " << o.max_in_flight << " time_to_live " << text_of(o.time_to_live) << " priorities " << o.priorities << " deduplicate {"
+        << text_of(o.deduplicate.window) << ", " << o.deduplicate.until_settled << "} ordered_by_key " << o.ordered_by_key << " max_dead "
+        << o.max_dead << " validate " << (o.validate ? "yes" : "no");
     return out.str();
 }
 
 // ---- operations ----
 
 enum class verb {
-    send, send_many, receive, receive_many, pop, pop_many,
-    ack, nack, nack_after, release, reject, extend, destroy,
-    advance, browse, pause, resume, purge, close, drain,
-    dead_ack, dead_release, redrive, redrive_even, dead_purge,
+    send,
+    send_many,
+    receive,
+    receive_many,
+    pop,
+    pop_many,
+    ack,
+    nack,
+    nack_after,
+    release,
+    reject,
+    extend,
+    destroy,
+    advance,
+    browse,
+    pause,
+    resume,
+    purge,
+    close,
+    drain,
+    dead_ack,
+    dead_release,
+    redrive,
+    redrive_even,
+    dead_purge,
     count
 };
-inline const char* const verb_names[] = {"send", "send_many", "receive", "receive_many", "pop", "pop_many",
-                                         "ack", "nack", "nack_after", "release", "reject", "extend", "destroy",
-                                         "advance", "browse", "pause", "resume", "purge", "close", "drain",
-                                         "dead_ack", "dead_release", "redrive", "redrive_even", "dead_purge"};
+inline const char* const verb_names[] = {"send",         "send_many",  "receive",      "receive_many", "pop",    "pop_many", "ack",
+                                         "nack",         "nack_after", "release",      "reject",       "extend", "destroy",  "advance",
+                                         "browse",       "pause",      "resume",       "purge",        "close",  "drain",    "dead_ack",
+                                         "dead_release", "redrive",    "redrive_even", "dead_purge"};
 
 struct operation {
     verb what = verb::send;
-    unsigned how = 0;    // which spelling of the same: send, try_send, send_for, ...
-    unsigned which = 0;  // which of the deliveries at hand, modulo their number
-    bool keep = false;   // a settled delivery stays at hand, to be settled again
-    int n = 0;           // body, or how many
+    unsigned how = 0;   // which spelling of the same: send, try_send, send_for, ...
+    unsigned which = 0; // which of the deliveries at hand, modulo their number
+    bool keep = false;  // a settled delivery stays at hand, to be settled again
+    int n = 0;          // body, or how many
     duration time{};
     properties props = properties();
 
@@ -78,8 +97,8 @@ struct operation {
     bool waits() const { return how % 3 == 0; }
     /// A send without properties.
     bool is_bare() const {
-        return props.key.empty() && props.id.empty() && props.subject.empty() && props.delay == duration() &&
-               props.time_to_live == duration() && props.priority == 0;
+        return props.key.empty() && props.id.empty() && props.subject.empty() && props.delay == duration() && props.time_to_live == duration() &&
+               props.priority == 0;
     }
 };
 /// Time goes in steps of this, and everything is due at a multiple of it.
@@ -127,9 +146,7 @@ inline settings draw_settings(dice& d, unsigned chance) {
     with([&] { o.deduplicate.until_settled = true; });
     with([&] { o.ordered_by_key = true; });
     with([&] { o.max_dead = 1 + d.below(3); });
-    with([&] {
-        o.validate = [](int body, const properties&) { return body % 7 != 3; };
-    });
+    with([&] { o.validate = [](int body, const properties&) { return body % 7 != 3; }; });
     return o;
 }
 
@@ -139,11 +156,11 @@ inline std::vector<operation> draw(dice& d, const settings& o, int length) {
     using std::chrono::seconds;
     const bool bounded = o.max_messages != 0 || o.max_bytes != 0;
     std::vector<std::pair<verb, int>> weights = {
-        {verb::send, 30}, {verb::receive, 20}, {verb::receive_many, 2}, {verb::pop, 6}, {verb::pop_many, 1},
-        {verb::ack, 8}, {verb::nack, 6}, {verb::nack_after, 3}, {verb::release, 3}, {verb::reject, 2}, {verb::extend, 2}, {verb::destroy, 3},
-        {verb::advance, 12}, {verb::browse, 2}, {verb::pause, 1}, {verb::resume, 2}, {verb::dead_purge, 1}};
+        {verb::send, 30},    {verb::receive, 20},   {verb::receive_many, 2}, {verb::pop, 6},    {verb::pop_many, 1},  {verb::ack, 8},
+        {verb::nack, 6},     {verb::nack_after, 3}, {verb::release, 3},      {verb::reject, 2}, {verb::extend, 2},    {verb::destroy, 3},
+        {verb::advance, 12}, {verb::browse, 2},     {verb::pause, 1},        {verb::resume, 2}, {verb::dead_purge, 1}};
     if (!bounded || o.overflow != mailroom::overflow::block) { weights.push_back({verb::send_many, 3}); }
-    if (o.max_dead == 0) {  // else nobody knows which of them are left
+    if (o.max_dead == 0) { // else nobody knows which of them are left
         weights.insert(weights.end(), {{verb::dead_ack, 1}, {verb::dead_release, 1}, {verb::redrive, 2}, {verb::redrive_even, 2}});
     }
     if (d.percent(20)) { weights.push_back({verb::purge, 1}); }
@@ -155,14 +172,17 @@ inline std::vector<operation> draw(dice& d, const settings& o, int length) {
         operation op;
         int at = d.between(0, total - 1);
         for (const auto& [what, weight] : weights) {
-            if ((at -= weight) < 0) { op.what = what; break; }
+            if ((at -= weight) < 0) {
+                op.what = what;
+                break;
+            }
         }
         if (i > length * 3 / 4 && d.percent(1)) { op.what = d.percent(50) ? verb::close : verb::drain; }
         op.how = d.below(60);
         op.which = d.below(1000);
         op.keep = d.percent(15);
         op.n = op.what == verb::send ? i : d.between(1, 4);
-        if (op.what == verb::pop_many && o.ordered_by_key) { op.n = 1; }  // one pop may or may not see what another in it let go
+        if (op.what == verb::pop_many && o.ordered_by_key) { op.n = 1; } // one pop may or may not see what another in it let go
         op.time = seconds(d.between(0, 4));
         if (op.what == verb::advance) { op.time = time_step * (d.percent(80) ? d.between(1, 4) : d.between(5, 80)); }
         if (op.what == verb::extend) { op.time += seconds(1); }
@@ -181,4 +201,4 @@ inline std::vector<operation> draw(dice& d, const settings& o, int length) {
     return list;
 }
 
-}  // namespace support
+} // namespace support

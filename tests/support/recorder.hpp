@@ -23,10 +23,10 @@ namespace support {
 /// What the threads of a history do.
 struct plan {
     int threads = 3, calls = 6;
-    unsigned sends = 40, pops = 25, receives = 25, settles = 20;  // weights; settles while something is at hand
+    unsigned sends = 40, pops = 25, receives = 25, settles = 20; // weights; settles while something is at hand
     bool may_close = false;
-    int before = 0;   // messages that are in the queue already
-    int warm_up = 0;  // messages that went through it before: where in its blocks the history happens
+    int before = 0;  // messages that are in the queue already
+    int warm_up = 0; // messages that went through it before: where in its blocks the history happens
     std::size_t max_messages = 0;
 };
 
@@ -79,7 +79,7 @@ private:
             c.count = count;
             T value = body_of<T>::make(body);
             mailroom::result<std::uint64_t> r = mailroom::errc::full;
-            if (how == 0 || how == 1) {  // these may throw
+            if (how == 0 || how == 1) { // these may throw
                 std::vector<T> several;
                 for (int i = 0; i < count; ++i) { several.push_back(body_of<T>::make(body + i)); }
                 c.begin = stamp();
@@ -231,4 +231,4 @@ void perform(crew& threads, int size, std::vector<std::unique_ptr<Experiment>>& 
     });
 }
 
-}  // namespace support
+} // namespace support

@@ -85,9 +85,9 @@ private:
     bool* const gone_;
     mailroom::clock& clock_;
     mutable std::mutex mutex_;
-    std::deque<int> bodies_;  // stay where they are
+    std::deque<int> bodies_; // stay where they are
     std::size_t next_ = 0;
     std::vector<std::string> said_;
 };
 
-}  // namespace support
+} // namespace support

@@ -15,7 +15,7 @@ inline thread_local constinit std::uint32_t shaking = 0;
 
 inline void shake() {
     if (shaking == 0) { return; }
-    shaking ^= shaking << 13, shaking ^= shaking >> 17, shaking ^= shaking << 5;  // xorshift; never 0 again
+    shaking ^= shaking << 13, shaking ^= shaking >> 17, shaking ^= shaking << 5; // xorshift; never 0 again
     if (shaking % 64 == 0) {
         std::this_thread::yield();
     } else if (shaking % 8 == 0) {
@@ -37,4 +37,4 @@ public:
     mailroom::duration patience() const noexcept override { return mailroom::system_clock().patience(); }
 };
 
-}  // namespace support
+} // namespace support

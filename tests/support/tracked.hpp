@@ -13,7 +13,7 @@ namespace support {
 /// An int that knows whether it is alive. Copyable and nothrow-movable; moved from, it reads -1. Shakes when it is moved or destroyed.
 class tracked {
 public:
-    tracked(int value = -1) noexcept : value_(value) { born(); }  // NOLINT: as good as an int
+    tracked(int value = -1) noexcept : value_(value) { born(); } // NOLINT: as good as an int
     tracked(const tracked& other) noexcept : value_(other.value()) { born(); }
     tracked(tracked&& other) noexcept : value_(other.value()) {
         shake();
@@ -58,7 +58,7 @@ private:
     }
 
     int value_;
-    volatile std::uint32_t mark_ = live_mark;  // volatile: the last write of a destructor must happen
+    volatile std::uint32_t mark_ = live_mark; // volatile: the last write of a destructor must happen
 
     static inline std::atomic<long> live_{0}, faults_{0};
 };
@@ -75,7 +75,7 @@ struct body_of<tracked> {
     static int number(const tracked& body) { return body.value(); }
 };
 template <>
-struct body_of<std::string> {  // long enough to be on the heap, now and then longer than what a slot may keep
+struct body_of<std::string> { // long enough to be on the heap, now and then longer than what a slot may keep
     static std::string make(int number) {
         std::string text = std::to_string(number) + ' ';
         return text.append(number % 50 == 49 ? 2000u : 40u, '.');
@@ -88,4 +88,4 @@ int number_of(const T& body) {
     return body_of<T>::number(body);
 }
 
-}  // namespace support
+} // namespace support

@@ -44,7 +44,7 @@ inline void light_barrier() noexcept { std::atomic_signal_fence(std::memory_orde
 
 #if defined(__SANITIZE_THREAD__) && defined(__GNUC__) && !defined(__clang__)
 # pragma GCC diagnostic push
-# pragma GCC diagnostic ignored "-Wtsan"  // the sanitizer does not see fences; nothing here asks it to
+# pragma GCC diagnostic ignored "-Wtsan" // the sanitizer does not see fences; nothing here asks it to
 #endif
 
 /// A sequentially consistent fence: both sides, where there is no heavy barrier.
@@ -59,8 +59,7 @@ inline void full_barrier() noexcept { std::atomic_thread_fence(std::memory_order
 /// Says whether the system can do it, which does not change while the process lives. One system call, 0.3 us.
 inline bool has_heavy_barrier() noexcept {
     const long commands = ::syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
-    return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0 &&
-           (commands & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0;
+    return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0 && (commands & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0;
 }
 
 /// Makes each running thread of the process execute a full barrier. One system call and an interrupt for each processor that runs one of
@@ -70,7 +69,7 @@ inline bool heavy_barrier() noexcept {
     // The call orders this thread too, but the compiler need not know.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     long answer = ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    if (answer != 0 && errno == EPERM) {  // not registered: no global remembers it, the kernel does
+    if (answer != 0 && errno == EPERM) { // not registered: no global remembers it, the kernel does
         ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
         answer = ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     }
@@ -88,4 +87,4 @@ inline bool heavy_barrier() noexcept {
 
 #endif
 
-}  // namespace mailroom::detail
+} // namespace mailroom::detail

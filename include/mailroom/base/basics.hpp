@@ -29,4 +29,4 @@ struct position {
     friend constexpr bool operator==(const position&, const position&) = default;
 };
 
-}  // namespace mailroom
+} // namespace mailroom

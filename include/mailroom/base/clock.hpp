@@ -14,11 +14,11 @@
 #include <thread>
 
 #if defined(__linux__)
-#include <cerrno>
-#include <ctime>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+# include <cerrno>
+# include <ctime>
+# include <linux/futex.h>
+# include <sys/syscall.h>
+# include <unistd.h>
 #endif
 
 namespace mailroom {
@@ -116,8 +116,7 @@ public:
             until.tv_nsec = static_cast<long>(deadline.count() % 1'000'000'000);
         }
         // FUTEX_WAIT_BITSET takes an absolute time on CLOCK_MONOTONIC: a spurious return loses nothing.
-        ::syscall(SYS_futex, &word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, timed_wait ? &until : nullptr, nullptr,
-                  FUTEX_BITSET_MATCH_ANY);
+        ::syscall(SYS_futex, &word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, timed_wait ? &until : nullptr, nullptr, FUTEX_BITSET_MATCH_ANY);
 #else
         // No portable wait with a deadline on a bare word: look again every 200 us at most.
         if (word.load(std::memory_order_acquire) != expected) { return; }

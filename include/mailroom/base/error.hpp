@@ -14,26 +14,27 @@ namespace mailroom {
 
 /// What went wrong. Numbers are stable: they may be stored and sent.
 enum class errc {
-    closed = 1,      ///< the endpoint takes nothing any more
-    full,            ///< a bound was reached
-    rejected,        ///< validation refused the message
-    timed_out,       ///< the time given ran out
-    invalid,         ///< an argument or option is outside what is allowed
-    type_mismatch,   ///< the endpoint holds another type
-    already_exists,  ///< the name is taken, or open with other options
-    not_found,       ///< there is nothing of that name
-    in_use,          ///< another process or handle holds it
-    corrupt,         ///< stored bytes are not what was written
-    io,              ///< the operating system refused a read, write or sync
-    too_large,       ///< more than the limit allows at once
-    unroutable,      ///< no destination matches
-    in_doubt,        ///< prepared, neither committed nor rolled back
-    unsupported,     ///< this endpoint cannot do that
+    closed = 1,     ///< the endpoint takes nothing any more
+    full,           ///< a bound was reached
+    rejected,       ///< validation refused the message
+    timed_out,      ///< the time given ran out
+    invalid,        ///< an argument or option is outside what is allowed
+    type_mismatch,  ///< the endpoint holds another type
+    already_exists, ///< the name is taken, or open with other options
+    not_found,      ///< there is nothing of that name
+    in_use,         ///< another process or handle holds it
+    corrupt,        ///< stored bytes are not what was written
+    io,             ///< the operating system refused a read, write or sync
+    too_large,      ///< more than the limit allows at once
+    unroutable,     ///< no destination matches
+    in_doubt,       ///< prepared, neither committed nor rolled back
+    unsupported,    ///< this endpoint cannot do that
 };
 
-}  // namespace mailroom
+} // namespace mailroom
 
-template <> struct std::is_error_code_enum<mailroom::errc> : std::true_type {};
+template <>
+struct std::is_error_code_enum<mailroom::errc> : std::true_type {};
 
 namespace mailroom {
 
@@ -41,36 +42,21 @@ namespace mailroom {
 /// storage.
 [[nodiscard]] constexpr const char* describe_errc(errc code) noexcept {
     switch (code) {
-    case errc::closed:
-        return "closed";
-    case errc::full:
-        return "full";
-    case errc::rejected:
-        return "rejected by validation";
-    case errc::timed_out:
-        return "timed out";
-    case errc::invalid:
-        return "invalid argument or option";
-    case errc::type_mismatch:
-        return "holds another type";
-    case errc::already_exists:
-        return "already exists";
-    case errc::not_found:
-        return "not found";
-    case errc::in_use:
-        return "in use";
-    case errc::corrupt:
-        return "corrupt data";
-    case errc::io:
-        return "input or output failed";
-    case errc::too_large:
-        return "too large";
-    case errc::unroutable:
-        return "no destination matches";
-    case errc::in_doubt:
-        return "in doubt";
-    case errc::unsupported:
-        return "not supported";
+    case errc::closed: return "closed";
+    case errc::full: return "full";
+    case errc::rejected: return "rejected by validation";
+    case errc::timed_out: return "timed out";
+    case errc::invalid: return "invalid argument or option";
+    case errc::type_mismatch: return "holds another type";
+    case errc::already_exists: return "already exists";
+    case errc::not_found: return "not found";
+    case errc::in_use: return "in use";
+    case errc::corrupt: return "corrupt data";
+    case errc::io: return "input or output failed";
+    case errc::too_large: return "too large";
+    case errc::unroutable: return "no destination matches";
+    case errc::in_doubt: return "in doubt";
+    case errc::unsupported: return "not supported";
     }
     return "unknown error";
 }
@@ -87,30 +73,22 @@ public:
     // The conditions of the standard that say the same; the others are conditions of their own.
     [[nodiscard]] std::error_condition default_error_condition(int value) const noexcept override {
         switch (static_cast<errc>(value)) {
-        case errc::timed_out:
-            return std::errc::timed_out;
-        case errc::invalid:
-            return std::errc::invalid_argument;
-        case errc::io:
-            return std::errc::io_error;
-        case errc::unsupported:
-            return std::errc::not_supported;
-        default:
-            return {value, *this};
+        case errc::timed_out: return std::errc::timed_out;
+        case errc::invalid: return std::errc::invalid_argument;
+        case errc::io: return std::errc::io_error;
+        case errc::unsupported: return std::errc::not_supported;
+        default: return {value, *this};
         }
     }
     [[nodiscard]] bool equivalent(int value, const std::error_condition& condition) const noexcept override {
-        return (condition.value() == value && is_ours(condition.category())) ||
-               condition == default_error_condition(value);
+        return (condition.value() == value && is_ours(condition.category())) || condition == default_error_condition(value);
     }
     [[nodiscard]] bool equivalent(const std::error_code& code, int value) const noexcept override {
         return code.value() == value && is_ours(code.category());
     }
 
     // A copy of this object in another shared library is ours too.
-    [[nodiscard]] static bool is_ours(const std::error_category& other) noexcept {
-        return std::string_view(other.name()) == "mailroom";
-    }
+    [[nodiscard]] static bool is_ours(const std::error_category& other) noexcept { return std::string_view(other.name()) == "mailroom"; }
 };
 
 // Never destroyed: an error may be looked at by the destructor of a static object.
@@ -119,20 +97,18 @@ union [[gnu::visibility("default")]] category_holder {
     constexpr category_holder() noexcept : value() {}
     category_holder(const category_holder&) = delete;
     category_holder& operator=(const category_holder&) = delete;
-    ~category_holder() {}  // NOLINT: a defaulted one would be deleted
+    ~category_holder() {} // NOLINT: a defaulted one would be deleted
 };
 
 [[gnu::visibility("default")]] inline constinit const category_holder category_object;
 
-}  // namespace detail
+} // namespace detail
 
 /// Returns the category of mailroom's codes; its name is "mailroom".
 [[nodiscard]] inline const std::error_category& category() noexcept { return detail::category_object.value; }
 
 /// Makes a std::error_code; found by the standard library, so `std::error_code c = errc::full;` compiles.
-[[nodiscard]] inline std::error_code make_error_code(errc code) noexcept {
-    return {static_cast<int>(code), category()};
-}
+[[nodiscard]] inline std::error_code make_error_code(errc code) noexcept { return {static_cast<int>(code), category()}; }
 
 /// Compares a code with an errc, also where the code was made in another shared library. (Comparing two
 /// std::error_codes goes by the address of the category, as the standard has it.)
@@ -143,19 +119,20 @@ union [[gnu::visibility("default")]] category_holder {
 /// What is thrown for what is not expected in normal running. `code()` says which errc, `what()` a sentence for a
 /// person.
 class [[gnu::visibility("default")]] error
-    : public std::system_error{public : explicit error(errc code) : std::system_error(make_error_code(code)){} error(
-          errc code, std::string_view sentence) : std::system_error(make_error_code(code), std::string(sentence)){}
+    : public std::
+      system_error{public : explicit error(errc code) : std::system_error(make_error_code(code)){} error(errc code, std::string_view sentence) :
+                       std::system_error(make_error_code(code), std::string(sentence)){}
 
-                               /// Returns the errc, for a switch.
-                               [[nodiscard]] errc kind() const noexcept {return static_cast<errc>(code().value());
-}  // namespace mailroom
+                   /// Returns the errc, for a switch.
+                   [[nodiscard]] errc kind() const noexcept {return static_cast<errc>(code().value());
+} // namespace mailroom
 
 /// Returns what was said beyond the meaning of the code, which what() has at its end; empty where nothing was. Valid as
 /// long as this.
 [[nodiscard]] std::string_view sentence() const noexcept {
     const std::string_view all = what();
     const std::string_view meaning = describe_errc(kind());
-    const std::size_t tail = meaning.size() + 2;  // ": "
+    const std::size_t tail = meaning.size() + 2; // ": "
     return all.size() >= tail && all.ends_with(meaning) ? all.substr(0, all.size() - tail) : std::string_view();
 }
 
@@ -166,9 +143,7 @@ class [[gnu::visibility("default")]] error
 namespace detail {
 
 // Out of line and cold, so that a check costs its caller a compare, a jump and two registers.
-[[noreturn, gnu::cold, gnu::noinline]] inline void fail(errc code, std::string_view sentence) {
-    throw error(code, sentence);
-}
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail(errc code, std::string_view sentence) { throw error(code, sentence); }
 
-}  // namespace detail
-}  // namespace mailroom
+} // namespace detail
+} // namespace mailroom

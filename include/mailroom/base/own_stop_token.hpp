@@ -25,16 +25,14 @@ inline constexpr nostopstate_t nostopstate{};
 struct stop_node {
     void (*run)(stop_node*) noexcept = nullptr;
     stop_node* next = nullptr;
-    stop_node** link = nullptr;  // what points here; null while not in the list
-    bool* gone = nullptr;        // set to true by a callback that destroys its own node
+    stop_node** link = nullptr; // what points here; null while not in the list
+    bool* gone = nullptr;       // set to true by a callback that destroys its own node
 };
 
 class stop_state {
 public:
     [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
-    [[nodiscard]] bool possible() const noexcept {
-        return requested() || sources_.load(std::memory_order_acquire) != 0;
-    }
+    [[nodiscard]] bool possible() const noexcept { return requested() || sources_.load(std::memory_order_acquire) != 0; }
 
     bool request() noexcept {
         std::unique_lock lock(mutex_);
@@ -49,7 +47,7 @@ public:
             lock.unlock();
             node->run(node);
             lock.lock();
-            if (!gone) {  // else remove() cleared it, and the node is no more
+            if (!gone) { // else remove() cleared it, and the node is no more
                 running_ = nullptr;
                 finished_.notify_all();
             }
@@ -130,7 +128,8 @@ private:
 };
 
 class stop_source;
-template <class Callback> class stop_callback;
+template <class Callback>
+class stop_callback;
 
 class stop_token {
 public:
@@ -143,7 +142,8 @@ public:
 
 private:
     friend class stop_source;
-    template <class Callback> friend class stop_callback;
+    template <class Callback>
+    friend class stop_callback;
     explicit stop_token(const stop_state_pointer& state) noexcept : state_(state) {}
 
     stop_state_pointer state_;
@@ -176,9 +176,9 @@ private:
     stop_state_pointer state_;
 };
 
-template <class Callback> class stop_callback : private stop_node {
-    static_assert(std::invocable<Callback> && std::destructible<Callback>,
-                  "a stop_callback holds something that is called without arguments");
+template <class Callback>
+class stop_callback : private stop_node {
+    static_assert(std::invocable<Callback> && std::destructible<Callback>, "a stop_callback holds something that is called without arguments");
 
 public:
     using callback_type = Callback;
@@ -211,6 +211,7 @@ private:
     Callback callback_;
 };
 
-template <class Callback> stop_callback(stop_token, Callback) -> stop_callback<Callback>;
+template <class Callback>
+stop_callback(stop_token, Callback) -> stop_callback<Callback>;
 
-}  // namespace mailroom::detail::own
+} // namespace mailroom::detail::own

@@ -20,15 +20,14 @@ namespace mailroom {
 class failure {
 public:
     /// Says no more than the code. Allocates nothing.
-    constexpr failure(errc code) noexcept : code_(code) {}  // NOLINT: `return errc::full;` is the point
-    failure(errc code, std::string_view sentence)
-        : code_(code), sentence_(std::make_shared<const std::string>(sentence)) {}
+    constexpr failure(errc code) noexcept : code_(code) {} // NOLINT: `return errc::full;` is the point
+    failure(errc code, std::string_view sentence) : code_(code), sentence_(std::make_shared<const std::string>(sentence)) {}
     /// Takes over what an exception said.
     explicit failure(const error& e) : failure(e.kind(), e.sentence()) {}
 
     [[nodiscard]] errc kind() const noexcept { return code_; }
     [[nodiscard]] std::error_code code() const noexcept { return make_error_code(code_); }
-    operator std::error_code() const noexcept { return code(); }  // NOLINT: as with errc itself
+    operator std::error_code() const noexcept { return code(); } // NOLINT: as with errc itself
 
     /// Returns the sentence, or else what the code means. Valid as long as this failure.
     [[nodiscard]] const char* what() const noexcept { return sentence_ ? sentence_->c_str() : describe_errc(code_); }
@@ -50,33 +49,29 @@ private:
 
 /// A T, or a failure. `*` and `->` need a value (undefined without one); `value()` throws mailroom::error instead. T
 /// may be move-only.
-template <class T> class result {
-    static_assert(
-        std::is_object_v<T> && !std::is_array_v<T> && !std::is_same_v<std::remove_cv_t<T>, failure> &&
-            !std::is_same_v<std::remove_cv_t<T>, errc>,
-        "result<T> holds an object: T may not be a reference, an array, or one of the types that say failure");
+template <class T>
+class result {
+    static_assert(std::is_object_v<T> && !std::is_array_v<T> && !std::is_same_v<std::remove_cv_t<T>, failure> &&
+                      !std::is_same_v<std::remove_cv_t<T>, errc>,
+                  "result<T> holds an object: T may not be a reference, an array, or one of the types that say failure");
 
     template <class U>
-    static constexpr bool is_value =
-        !std::is_same_v<std::remove_cvref_t<U>, result> && !std::is_same_v<std::remove_cvref_t<U>, failure> &&
-        !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_constructible_v<T, U>;
+    static constexpr bool is_value = !std::is_same_v<std::remove_cvref_t<U>, result> && !std::is_same_v<std::remove_cvref_t<U>, failure> &&
+                                     !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_constructible_v<T, U>;
 
 public:
     using value_type = T;
     using error_type = failure;
 
     result() noexcept(std::is_nothrow_default_constructible_v<T>) requires std::default_initializable<T> : value_() {}
-    result(errc code) noexcept : has_value_(false), failure_(code) {}              // NOLINT: `return errc::full;`
-    result(failure why) noexcept : has_value_(false), failure_(std::move(why)) {}  // NOLINT
+    result(errc code) noexcept : has_value_(false), failure_(code) {}             // NOLINT: `return errc::full;`
+    result(failure why) noexcept : has_value_(false), failure_(std::move(why)) {} // NOLINT
     template <class U = T>
     requires is_value<U>
-    explicit(!std::is_convertible_v<U, T>) result(U&& value) noexcept(std::is_nothrow_constructible_v<T, U>)
-        : value_(std::forward<U>(value)) {}
+    explicit(!std::is_convertible_v<U, T>) result(U&& value) noexcept(std::is_nothrow_constructible_v<T, U>) : value_(std::forward<U>(value)) {}
 
     result(const result& other) requires std::copy_constructible<T> : has_value_(other.has_value_) { construct(other); }
-    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : has_value_(other.has_value_) {
-        construct(std::move(other));
-    }
+    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : has_value_(other.has_value_) { construct(std::move(other)); }
     result& operator=(const result& other) requires std::copy_constructible<T> {
         if (this != &other) *this = result(other);
         return *this;
@@ -121,10 +116,12 @@ public:
     const T& value() const& { return require(), value_; }
     T&& value() && { return require(), std::move(value_); }
 
-    template <class U> [[nodiscard]] T value_or(U&& other) const& {
+    template <class U>
+    [[nodiscard]] T value_or(U&& other) const& {
         return has_value_ ? value_ : static_cast<T>(std::forward<U>(other));
     }
-    template <class U> [[nodiscard]] T value_or(U&& other) && {
+    template <class U>
+    [[nodiscard]] T value_or(U&& other) && {
         return has_value_ ? std::move(value_) : static_cast<T>(std::forward<U>(other));
     }
 
@@ -135,12 +132,11 @@ public:
         if (a.has_value_ != b.has_value_) return false;
         return a.has_value_ ? a.value_ == b.value_ : a.failure_ == b.failure_;
     }
-    [[nodiscard]] friend bool operator==(const result& a, const T& b) requires std::equality_comparable<T> {
-        return a.has_value_ && a.value_ == b;
-    }
+    [[nodiscard]] friend bool operator==(const result& a, const T& b) requires std::equality_comparable<T> { return a.has_value_ && a.value_ == b; }
 
 private:
-    template <class Other> void construct(Other&& other) {
+    template <class Other>
+    void construct(Other&& other) {
         if (has_value_) {
             std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
         } else {
@@ -166,14 +162,15 @@ private:
 };
 
 /// Done, or why not.
-template <> class result<void> {
+template <>
+class result<void> {
 public:
     using value_type = void;
     using error_type = failure;
 
     result() noexcept : failure_(errc{}) {}
-    result(errc code) noexcept : failure_(code) {}              // NOLINT: `return errc::full;`
-    result(failure why) noexcept : failure_(std::move(why)) {}  // NOLINT
+    result(errc code) noexcept : failure_(code) {}             // NOLINT: `return errc::full;`
+    result(failure why) noexcept : failure_(std::move(why)) {} // NOLINT
 
     [[nodiscard]] bool has_value() const noexcept { return failure_ == errc{}; }
     explicit operator bool() const noexcept { return has_value(); }
@@ -191,4 +188,4 @@ private:
     failure failure_;
 };
 
-}  // namespace mailroom
+} // namespace mailroom

@@ -17,7 +17,7 @@ using std::stop_callback;
 using std::stop_source;
 using std::stop_token;
 
-}  // namespace mailroom
+} // namespace mailroom
 
 #else
 
@@ -31,6 +31,6 @@ using detail::own::stop_callback;
 using detail::own::stop_source;
 using detail::own::stop_token;
 
-}  // namespace mailroom
+} // namespace mailroom
 
 #endif

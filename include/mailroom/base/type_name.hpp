@@ -13,7 +13,8 @@
 namespace mailroom {
 
 namespace detail {
-template <class T> struct derived_type_name;
+template <class T>
+struct derived_type_name;
 }
 
 /// Names a type. Integers are spelled by width ("int32", "uint64"), strings "std::string", namespaces of the
@@ -25,27 +26,37 @@ template <class T> struct derived_type_name;
 ///     template <> struct mailroom::type_name<Order> { static constexpr std::string_view value = "acme.order"; };
 ///
 /// Standard containers and other class templates of types take over the names of their arguments.
-template <class T> struct type_name { static constexpr std::string_view value = detail::derived_type_name<T>::value; };
+template <class T>
+struct type_name {
+    static constexpr std::string_view value = detail::derived_type_name<T>::value;
+};
 
-template <class T> inline constexpr std::string_view type_name_v = type_name<T>::value;
+template <class T>
+inline constexpr std::string_view type_name_v = type_name<T>::value;
 
 namespace detail {
 
 // What the compiler says. `auto`, because g++ would explain an alias in the return type: "[with T = int;
 // std::string_view = …]".
-template <class T> consteval auto spelled_type() { return std::string_view(__PRETTY_FUNCTION__); }
-template <template <class...> class C> consteval auto spelled_template() {
+template <class T>
+consteval auto spelled_type() {
     return std::string_view(__PRETTY_FUNCTION__);
 }
-template <template <class, std::size_t> class C> consteval auto spelled_sized_template() {
+template <template <class...> class C>
+consteval auto spelled_template() {
     return std::string_view(__PRETTY_FUNCTION__);
 }
-consteval std::string_view spelled_part(std::string_view pretty) {  // "… [with T = what]"
+template <template <class, std::size_t> class C>
+consteval auto spelled_sized_template() {
+    return std::string_view(__PRETTY_FUNCTION__);
+}
+consteval std::string_view spelled_part(std::string_view pretty) { // "… [with T = what]"
     const std::size_t begin = pretty.find(" = ") + 3;
     return pretty.substr(begin, pretty.rfind(']') - begin);
 }
 
-template <std::size_t Capacity> struct name_text {
+template <std::size_t Capacity>
+struct name_text {
     char data[Capacity + 1] = {};
     std::size_t size = 0;
 
@@ -55,9 +66,7 @@ template <std::size_t Capacity> struct name_text {
     [[nodiscard]] constexpr std::string_view view() const { return {data, size}; }
 };
 
-constexpr bool is_word(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
+constexpr bool is_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Reads a compiler's spelling and gives ours.
@@ -65,7 +74,8 @@ class name_reader {
 public:
     constexpr explicit name_reader(std::string_view text) : rest_(text) {}
 
-    template <std::size_t Capacity> constexpr void write(name_text<Capacity>& out) {
+    template <std::size_t Capacity>
+    constexpr void write(name_text<Capacity>& out) {
         while (!rest_.empty()) {
             if (skip("{anonymous}")) {
                 out.add("(anonymous namespace)");
@@ -108,18 +118,16 @@ private:
     }
 
     constexpr std::string_view canonical(std::string_view word) {
-        if (is_digit(word.front())) return word.substr(0, word.find_first_of("uUlL"));  // 3UL
+        if (is_digit(word.front())) return word.substr(0, word.find_first_of("uUlL")); // 3UL
         // A namespace with a reserved name is the implementation's: std::__cxx11::, std::__1::, std::chrono::_V2::.
-        if (word.size() > 1 && word[0] == '_' && (word[1] == '_' || (word[1] >= 'A' && word[1] <= 'Z')) && skip("::"))
-            return {};
+        if (word.size() > 1 && word[0] == '_' && (word[1] == '_' || (word[1] >= 'A' && word[1] <= 'Z')) && skip("::")) return {};
         if (word == "basic_string" && skip("<char>")) return "string";
         if (word == "basic_string_view" && skip("<char>")) return "string_view";
         return is_integer_word(word) ? integer(word) : word;
     }
 
     static constexpr bool is_integer_word(std::string_view w) {
-        return w == "unsigned" || w == "signed" || w == "long" || w == "short" || w == "int" || w == "char" ||
-               w == "double";
+        return w == "unsigned" || w == "signed" || w == "long" || w == "short" || w == "int" || w == "char" || w == "double";
     }
 
     // "long unsigned int", "unsigned long": by width. "long double" comes here for its first word.
@@ -143,20 +151,12 @@ private:
         }
         if (is_double) return longs != 0 ? "long double" : "double";
         if (is_char && !is_unsigned && !is_signed) return "char";
-        const std::size_t bytes = is_char      ? 1
-                                  : is_short   ? sizeof(short)
-                                  : longs == 1 ? sizeof(long)
-                                  : longs == 2 ? sizeof(long long)
-                                               : sizeof(int);
+        const std::size_t bytes = is_char ? 1 : is_short ? sizeof(short) : longs == 1 ? sizeof(long) : longs == 2 ? sizeof(long long) : sizeof(int);
         switch (bytes) {
-        case 1:
-            return is_unsigned ? "uint8" : "int8";
-        case 2:
-            return is_unsigned ? "uint16" : "int16";
-        case 4:
-            return is_unsigned ? "uint32" : "int32";
-        default:
-            return is_unsigned ? "uint64" : "int64";
+        case 1: return is_unsigned ? "uint8" : "int8";
+        case 2: return is_unsigned ? "uint16" : "int16";
+        case 4: return is_unsigned ? "uint32" : "int32";
+        default: return is_unsigned ? "uint64" : "int64";
         }
     }
 
@@ -164,25 +164,29 @@ private:
     bool spaced_ = false;
 };
 
-template <std::size_t SpelledSize> consteval auto read_name(std::string_view spelled) {
-    name_text<2 * SpelledSize + 32> out;  // no rule makes a name twice as long, but {anonymous} of a short one
+template <std::size_t SpelledSize>
+consteval auto read_name(std::string_view spelled) {
+    name_text<2 * SpelledSize + 32> out; // no rule makes a name twice as long, but {anonymous} of a short one
     name_reader(spelled).write(out);
     return out;
 }
 
-template <class T> struct derived_type_name {
+template <class T>
+struct derived_type_name {
     static constexpr std::string_view spelled = spelled_part(spelled_type<T>());
     static constexpr auto text = read_name<spelled.size()>(spelled);
     static constexpr std::string_view value = text.view();
 };
 
-template <template <class...> class C> struct template_name {
+template <template <class...> class C>
+struct template_name {
     static constexpr std::string_view spelled = spelled_part(spelled_template<C>());
     static constexpr auto text = read_name<spelled.size()>(spelled);
     static constexpr std::string_view value = text.view();
 };
 
-template <class... Ts> struct type_list {};
+template <class... Ts>
+struct type_list {};
 
 // How many arguments say it all: C<A, B> is C<A> where B is the default.
 template <template <class...> class C, class Full, class... Head, class... Rest>
@@ -201,7 +205,8 @@ consteval std::size_t telling_arguments(type_list<Head...>, type_list<Rest...> r
 }
 
 // A class template of types is named by its parts, so that the names users give to their own types reach through.
-template <template <class...> class C, class... Ts> struct derived_type_name<C<Ts...>> {
+template <template <class...> class C, class... Ts>
+struct derived_type_name<C<Ts...>> {
     static constexpr std::size_t telling = telling_arguments<C, C<Ts...>>(type_list<>(), type_list<Ts...>());
     static constexpr auto text = [] {
         name_text<template_name<C>::value.size() + 2 + (0 + ... + (type_name<Ts>::value.size() + 2))> out;
@@ -221,7 +226,8 @@ template <template <class...> class C, class... Ts> struct derived_type_name<C<T
 };
 
 // std::array and its like.
-template <template <class, std::size_t> class C, class T, std::size_t N> struct derived_type_name<C<T, N>> {
+template <template <class, std::size_t> class C, class T, std::size_t N>
+struct derived_type_name<C<T, N>> {
     static constexpr std::string_view spelled = spelled_part(spelled_sized_template<C>());
     static constexpr auto text = [] {
         constexpr auto name = read_name<spelled.size()>(spelled);
@@ -242,10 +248,14 @@ template <template <class, std::size_t> class C, class T, std::size_t N> struct 
     static constexpr std::string_view value = text.view();
 };
 
-template <> struct derived_type_name<std::string> { static constexpr std::string_view value = "std::string"; };
-template <> struct derived_type_name<std::string_view> {
+template <>
+struct derived_type_name<std::string> {
+    static constexpr std::string_view value = "std::string";
+};
+template <>
+struct derived_type_name<std::string_view> {
     static constexpr std::string_view value = "std::string_view";
 };
 
-}  // namespace detail
-}  // namespace mailroom
+} // namespace detail
+} // namespace mailroom

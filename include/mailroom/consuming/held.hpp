@@ -20,8 +20,8 @@ template <class T>
 struct held {
     std::optional<delivery<T>> message;
     offset place = 0;
-    std::uint64_t key = 0;  // hash; 0: none. Two keys of one hash share a limit: stricter, never looser
-    duration since{};       // when it was taken, then when its handler began
+    std::uint64_t key = 0; // hash; 0: none. Two keys of one hash share a limit: stricter, never looser
+    duration since{};      // when it was taken, then when its handler began
     std::uint32_t attempt = 0;
     int partition = 0;
     held* previous = nullptr;

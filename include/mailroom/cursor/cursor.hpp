@@ -40,9 +40,7 @@ inline bool cursor::drop_oldest() noexcept {
     if (e == nullptr) {
         try {
             absorb(s, host_.head(), 1);
-        } catch (...) {
-            return false;
-        }
+        } catch (...) { return false; }
         e = index_.oldest();
         if (e == nullptr) { return false; }
     }
@@ -117,10 +115,9 @@ inline cursor::counters cursor::count() noexcept {
     session s(*this);
     step(s, clock_.now());
     try {
-        absorb(s, timed_until_);      // what is delayed is parked, wherever it lies
-        absorb(s, host_.head(), 1);   // the oldest of the lane, to look at it
-    } catch (...) {
-    }
+        absorb(s, timed_until_);    // what is delayed is parked, wherever it lies
+        absorb(s, host_.head(), 1); // the oldest of the lane, to look at it
+    } catch (...) {}
     counters c;
     const offset head = host_.head();
     const offset taken = std::min(next(), head);
@@ -181,7 +178,9 @@ void cursor::browse(Fn fn) {
         {
             const std::lock_guard lock(mutex_);
             e = index_.find(o);
-            if (e == nullptr || e->settled || e->body == nullptr || e->where == entry::place::dead || e->where == entry::place::held_dead) { continue; }
+            if (e == nullptr || e->settled || e->body == nullptr || e->where == entry::place::dead || e->where == entry::place::held_dead) {
+                continue;
+            }
             where = e->where;
             if (where == entry::place::waiting) { where = e->in_order.linked ? entry::place::parked : entry::place::ready; }
             ++e->holders;
@@ -295,8 +294,9 @@ void cursor::orphan(Keep keep) noexcept {
                 for (std::uint32_t i = 0; i < span && p.first + i < stopped_at_; ++i) {
                     auto& word = p.state[i];
                     std::uint64_t seen = word.load(std::memory_order_acquire);
-                    while (lane_state::kind(seen) == lane_state::leased &&
-                           !word.compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel, std::memory_order_acquire)) {}
+                    while (
+                        lane_state::kind(seen) == lane_state::leased &&
+                        !word.compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel, std::memory_order_acquire)) {}
                     const auto kind = lane_state::kind(seen);
                     out += kind == lane_state::leased || kind == lane_state::lost ? 1u : 0u;
                     busy = busy || kind == lane_state::fresh || kind == lane_state::ended;

@@ -48,8 +48,8 @@ struct entry {
     std::uint64_t bytes = 0;
     duration sent{};
 
-    duration when{};      // parked: due; leased: end of the lease
-    duration due{};       // not before (a delay given at send)
+    duration when{}; // parked: due; leased: end of the lease
+    duration due{};  // not before (a delay given at send)
     duration expires = duration::max();
 
     key_group* group = nullptr;
@@ -59,15 +59,15 @@ struct entry {
     std::uint32_t holders = 0; // deliveries, and looks by `browse`, that point to it
     std::uint8_t level = 0;
     place where = place::nowhere;
-    bool settled = false;      // gone for everybody but its holders
-    bool shared = false;       // while it is popped: others look at the body
-    bool lapsed = false;       // the lease ran out, and nobody has been given it since: its holder may still settle it
+    bool settled = false; // gone for everybody but its holders
+    bool shared = false;  // while it is popped: others look at the body
+    bool lapsed = false;  // the lease ran out, and nobody has been given it since: its holder may still settle it
 
     entry* previous = nullptr; // in a list
     entry* next = nullptr;
-    heap_links<entry> in_order;  // ready again, parked, leased
+    heap_links<entry> in_order; // ready again, parked, leased
     heap_links<entry> in_expiry;
-    heap_links<entry> in_age;    // oldest first, where the oldest may be dropped
+    heap_links<entry> in_age; // oldest first, where the oldest may be dropped
 };
 
 struct by_place { // ready: level, then offset
@@ -77,9 +77,7 @@ struct by_time {
     bool operator()(const entry& a, const entry& b) const noexcept { return a.when != b.when ? a.when < b.when : a.offset < b.offset; }
 };
 struct by_expiry {
-    bool operator()(const entry& a, const entry& b) const noexcept {
-        return a.expires != b.expires ? a.expires < b.expires : a.offset < b.offset;
-    }
+    bool operator()(const entry& a, const entry& b) const noexcept { return a.expires != b.expires ? a.expires < b.expires : a.offset < b.offset; }
 };
 struct by_offset {
     bool operator()(const entry& a, const entry& b) const noexcept { return a.offset < b.offset; }

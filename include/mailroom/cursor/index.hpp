@@ -20,7 +20,8 @@ namespace mailroom::detail {
 class index {
 public:
     /// `keeps_age`: the oldest message that is not handed out will be asked for.
-    index(int levels, bool by_key, bool keeps_age) : fresh_(static_cast<std::size_t>(levels)), levels_(levels), by_key_(by_key), keeps_age_(keeps_age) {}
+    index(int levels, bool by_key, bool keeps_age)
+        : fresh_(static_cast<std::size_t>(levels)), levels_(levels), by_key_(by_key), keeps_age_(keeps_age) {}
     index(const index&) = delete;
     index& operator=(const index&) = delete;
     ~index() {
@@ -227,9 +228,7 @@ public:
         if (!by_key_ || key == 0) { return true; }
         try {
             e.group = &groups_[key];
-        } catch (...) {
-            return false;
-        }
+        } catch (...) { return false; }
         e.group->key = key;
         return true;
     }

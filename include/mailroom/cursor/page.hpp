@@ -48,9 +48,9 @@ public:
 struct page {
     page* next_free = nullptr;
     offset first = 0;
-    void* block = nullptr;      // of the stream
-    duration earliest{};        // no lease in this page ends before; guarded by the cursor's mutex
-    std::uint32_t done = 0;     // slots released by the index; likewise
+    void* block = nullptr;            // of the stream
+    duration earliest{};              // no lease in this page ends before; guarded by the cursor's mutex
+    std::uint32_t done = 0;           // slots released by the index; likewise
     std::atomic<bool> watched{false}; // whether `earliest` counts: the first lease in a page makes it so
     std::array<std::atomic<std::uint64_t>, span> state;
 

@@ -108,9 +108,7 @@ public:
     body& operator=(const body&) = delete;
 
     /// Fills the slot. The argument is left empty, perhaps with a buffer of a former message to use again.
-    void put(T&& value) noexcept
-        requires(!is_boxed<T>)
-    {
+    void put(T&& value) noexcept requires(!is_boxed<T>) {
         if constexpr (is_kept<T>) {
             using std::swap;
             swap(*get(), value);
@@ -119,11 +117,7 @@ public:
             ::new (static_cast<void*>(storage_)) T(std::move(value));
         }
     }
-    void put(std::unique_ptr<T> value) noexcept
-        requires is_boxed<T>
-    {
-        ::new (static_cast<void*>(storage_)) std::unique_ptr<T>(std::move(value));
-    }
+    void put(std::unique_ptr<T> value) noexcept requires is_boxed<T> { ::new (static_cast<void*>(storage_)) std::unique_ptr<T>(std::move(value)); }
 
     T* get() noexcept {
         if constexpr (is_boxed<T>) {
@@ -147,9 +141,7 @@ public:
             if (value.size() * sizeof(typename T::value_type) <= largest_kept_buffer) {
                 try {
                     copy.emplace(value);
-                } catch (...) {
-                    copy.reset();
-                }
+                } catch (...) { copy.reset(); }
             }
             return sink(std::move(copy ? *copy : value));
         } else {

@@ -53,8 +53,7 @@ template <class T>
 class delivery {
 public:
     delivery(delivery&& other) noexcept
-        : owner_(other.give_up()), body_(other.body_), envelope_(other.envelope_), at_(other.at_),
-          partition_(other.partition_) {}
+        : owner_(other.give_up()), body_(other.body_), envelope_(other.envelope_), at_(other.at_), partition_(other.partition_) {}
     delivery& operator=(delivery&& other) noexcept {
         if (this != &other) {
             drop();
@@ -91,7 +90,9 @@ public:
 
     /// Done. True unless it is settled already, or the message is no longer this delivery's: its lease ran out and somebody else was
     /// given it or it died, or it was purged, or the endpoint is gone. No allocation; no lock on the plain path.
-    bool ack() noexcept { return settle([this](detail::settler& s) { return s.ack(at_); }); }
+    bool ack() noexcept {
+        return settle([this](detail::settler& s) { return s.ack(at_); });
+    }
 
     /// `ack`, and a receipt that is ready when the settlement is as durable as the endpoint makes it.
     receipt ack_async() {
@@ -100,13 +101,17 @@ public:
     }
 
     /// Failed: back to the queue after the pause its retry policy says, or to the dead letters after the last attempt.
-    bool nack() noexcept { return settle([this](detail::settler& s) { return s.nack(at_); }); }
+    bool nack() noexcept {
+        return settle([this](detail::settler& s) { return s.nack(at_); });
+    }
     /// Failed: back after exactly `retry_after`; zero or less: at once.
     bool nack(duration retry_after) noexcept {
         return settle([this, retry_after](detail::settler& s) { return s.nack_after(at_, retry_after); });
     }
     /// Not mine after all: back to its place at once, its attempts unchanged.
-    bool release() noexcept { return settle([this](detail::settler& s) { return s.release(at_); }); }
+    bool release() noexcept {
+        return settle([this](detail::settler& s) { return s.release(at_); });
+    }
     /// Never deliverable: to the dead letters at once, with a reason.
     bool reject(std::string reason = std::string()) noexcept {
         return settle([this, &reason](detail::settler& s) { return s.reject(at_, std::move(reason)); });

@@ -24,15 +24,14 @@ namespace mailroom {
 namespace detail {
 
 template <class T>
-concept header_integer =
-    std::integral<T> && !std::same_as<T, bool> && !std::same_as<T, char> && !std::same_as<T, wchar_t> &&
-    !std::same_as<T, char8_t> && !std::same_as<T, char16_t> && !std::same_as<T, char32_t>;
+concept header_integer = std::integral<T> && !std::same_as<T, bool> && !std::same_as<T, char> && !std::same_as<T, wchar_t> &&
+                         !std::same_as<T, char8_t> && !std::same_as<T, char16_t> && !std::same_as<T, char32_t>;
 
 // A literal or a string, but not a null pointer or what only looks like one.
 template <class T>
 concept header_text = std::convertible_to<T, std::string_view> && !std::same_as<std::remove_cvref_t<T>, std::nullptr_t>;
 
-}  // namespace detail
+} // namespace detail
 
 /// One value of a header: nothing, a bool, a 64-bit integer, a double, text, or bytes.
 class header_value {
@@ -41,25 +40,34 @@ public:
     using storage = std::variant<std::monostate, bool, std::int64_t, double, std::string, bytes>;
 
     constexpr header_value() noexcept = default;
-    constexpr header_value(std::nullptr_t) noexcept {}  // NOLINT: {"name", value} is the point of all of these
-    template <std::same_as<bool> B> constexpr header_value(B value) noexcept : storage_(value) {}  // NOLINT
+    constexpr header_value(std::nullptr_t) noexcept {} // NOLINT: {"name", value} is the point of all of these
+    template <std::same_as<bool> B>
+    constexpr header_value(B value) noexcept : storage_(value) {} // NOLINT
     /// Throws errc::invalid for what an int64 cannot hold.
-    template <detail::header_integer I> constexpr header_value(I value) : storage_(checked(value)) {}  // NOLINT
+    template <detail::header_integer I>
+    constexpr header_value(I value) : storage_(checked(value)) {} // NOLINT
     template <std::floating_point F>
-    constexpr header_value(F value) noexcept : storage_(static_cast<double>(value)) {}  // NOLINT
+    constexpr header_value(F value) noexcept : storage_(static_cast<double>(value)) {} // NOLINT
     template <detail::header_text S>
-    header_value(const S& text) : storage_(std::in_place_type<std::string>, std::string_view(text)) {}  // NOLINT
-    header_value(std::string&& text) noexcept : storage_(std::move(text)) {}                            // NOLINT
-    header_value(bytes data) noexcept : storage_(std::move(data)) {}                                    // NOLINT
+    header_value(const S& text) : storage_(std::in_place_type<std::string>, std::string_view(text)) {} // NOLINT
+    header_value(std::string&& text) noexcept : storage_(std::move(text)) {}                           // NOLINT
+    header_value(bytes data) noexcept : storage_(std::move(data)) {}                                   // NOLINT
     explicit header_value(std::span<const std::byte> data) : storage_(bytes(data.begin(), data.end())) {}
 
     [[nodiscard]] bool is_null() const noexcept { return storage_.index() == 0; }
     /// Says whether it holds a T: bool, std::int64_t, double, std::string or header_value::bytes.
-    template <class T> [[nodiscard]] bool is() const noexcept { return std::holds_alternative<T>(storage_); }
+    template <class T>
+    [[nodiscard]] bool is() const noexcept {
+        return std::holds_alternative<T>(storage_);
+    }
     /// Returns the T it holds, or nullptr where it holds something else. Nothing is converted.
-    template <class T> [[nodiscard]] const T* get_if() const noexcept { return std::get_if<T>(&storage_); }
+    template <class T>
+    [[nodiscard]] const T* get_if() const noexcept {
+        return std::get_if<T>(&storage_);
+    }
     /// Returns the T it holds; throws errc::type_mismatch where it holds something else.
-    template <class T> [[nodiscard]] const T& get() const {
+    template <class T>
+    [[nodiscard]] const T& get() const {
         if (const T* held = get_if<T>()) { return *held; }
         detail::fail(errc::type_mismatch, "the header holds a value of another type");
     }
@@ -69,7 +77,8 @@ public:
     [[nodiscard]] friend bool operator==(const header_value&, const header_value&) = default;
 
 private:
-    template <class I> static constexpr std::int64_t checked(I value) {
+    template <class I>
+    static constexpr std::int64_t checked(I value) {
         if (!std::in_range<std::int64_t>(value)) {
             detail::fail(errc::invalid, "a header holds integers of 64 bits with a sign; this one is larger");
         }
@@ -126,7 +135,7 @@ public:
 
 private:
     [[nodiscard]] const_iterator at(std::string_view name) const noexcept {
-        auto place = entries_.begin();  // by hand: <algorithm> would double the lines of this header
+        auto place = entries_.begin(); // by hand: <algorithm> would double the lines of this header
         for (auto rest = entries_.size(); rest != 0;) {
             const auto half = rest / 2;
             const auto middle = place + static_cast<std::ptrdiff_t>(half);
@@ -143,4 +152,4 @@ private:
     std::vector<value_type> entries_;
 };
 
-}  // namespace mailroom
+} // namespace mailroom

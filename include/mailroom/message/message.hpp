@@ -18,9 +18,9 @@ namespace detail {
 /// Properties as they are kept with a message, their times made absolute on the endpoint's clock. Only messages that carry some have one.
 struct envelope {
     properties props;
-    duration sent{};                     // when
-    duration due = duration::min();      // not before
-    duration expires = duration::max();  // not after
+    duration sent{};                    // when
+    duration due = duration::min();     // not before
+    duration expires = duration::max(); // not after
 
     bool is_timed() const noexcept { return due != duration::min() || expires != duration::max(); }
 };
@@ -35,7 +35,8 @@ class message {
     static constexpr bool holds_inside = !detail::is_boxed<T>; // what is boxed in its slot stays in its box
 
 public:
-    message(message&& other) noexcept : cover_(std::exchange(other.cover_, nullptr)), timestamp_(other.timestamp_), offset_(other.offset_), owns_(other.owns_) {
+    message(message&& other) noexcept
+        : cover_(std::exchange(other.cover_, nullptr)), timestamp_(other.timestamp_), offset_(other.offset_), owns_(other.owns_) {
         if constexpr (holds_inside) {
             if (owns_) {
                 std::construct_at(std::addressof(inside_), std::move(other.inside_));
@@ -95,11 +96,9 @@ private:
     // Out of line, so that what all messages do is short.
     [[gnu::cold, gnu::noinline]] static void end_cover(const detail::envelope* cover) noexcept { delete cover; }
 
-    message(T&& value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
-        requires(!detail::is_boxed<T>)
+    message(T&& value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place) requires(!detail::is_boxed<T>)
         : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), owns_(true) {}
-    message(std::unique_ptr<T> value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place)
-        requires detail::is_boxed<T>
+    message(std::unique_ptr<T> value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place) requires detail::is_boxed<T>
         : body_(value.release()), cover_(e.release()), timestamp_(when), offset_(place), owns_(true) {}
     message(T* value, const detail::envelope* e, time_point when, mailroom::offset place)
         : body_(value), cover_(e), timestamp_(when), offset_(place), owns_(false) {}

@@ -12,16 +12,16 @@ namespace mailroom {
 
 /// What a sender says about a message. Every field may be left out.
 struct properties {
-    std::string key{};             ///< orders, partitions, groups and compacts: messages of one key stay in order
-    std::string id{};              ///< deduplicates
-    std::string subject{};         ///< what it is about; routed by it where there is a broker
-    std::string correlation_id{};  ///< ties a reply to its request
-    std::string reply_to{};        ///< where a reply is expected
-    std::string content_type{};    ///< how the body is to be read where it is bytes
-    duration delay{};              ///< not handed out before that much time has passed
-    duration time_to_live{};       ///< given to the dead letters after that much time; 0 = never
-    int priority = 0;              ///< 0..9, higher first, clamped to the levels of the endpoint
-    mailroom::headers headers{};   ///< anything else
+    std::string key{};            ///< orders, partitions, groups and compacts: messages of one key stay in order
+    std::string id{};             ///< deduplicates
+    std::string subject{};        ///< what it is about; routed by it where there is a broker
+    std::string correlation_id{}; ///< ties a reply to its request
+    std::string reply_to{};       ///< where a reply is expected
+    std::string content_type{};   ///< how the body is to be read where it is bytes
+    duration delay{};             ///< not handed out before that much time has passed
+    duration time_to_live{};      ///< given to the dead letters after that much time; 0 = never
+    int priority = 0;             ///< 0..9, higher first, clamped to the levels of the endpoint
+    mailroom::headers headers{};  ///< anything else
 
     [[nodiscard]] friend bool operator==(const properties&, const properties&) = default;
 };
@@ -35,13 +35,13 @@ union properties_holder {
     constexpr properties_holder() : value() {}
     properties_holder(const properties_holder&) = delete;
     properties_holder& operator=(const properties_holder&) = delete;
-    constexpr ~properties_holder() {}  // NOLINT: a defaulted one would be deleted
+    constexpr ~properties_holder() {} // NOLINT: a defaulted one would be deleted
 };
 inline const properties_holder no_properties_object;
 
-}  // namespace detail
+} // namespace detail
 
 /// The properties of a message that carries none: a constant.
 inline constexpr const properties& no_properties = detail::no_properties_object.value;
 
-}  // namespace mailroom
+} // namespace mailroom

@@ -12,11 +12,13 @@
 
 namespace mailroom {
 
-template <class T> struct footprint;
+template <class T>
+struct footprint;
 
 /// Returns the bytes a value counts for. Depends on the value alone (never on spare capacity), so a value that was
 /// moved to another place counts the same there.
-template <class T> [[nodiscard]] constexpr std::size_t footprint_of(const T& value) noexcept {
+template <class T>
+[[nodiscard]] constexpr std::size_t footprint_of(const T& value) noexcept {
     return footprint<T>::of(value);
 }
 
@@ -49,11 +51,14 @@ concept tuple_like = requires {
     std::tuple_size<T>::value;
 };
 
-template <class T> inline constexpr bool is_variant = false;
-template <class... Ts> inline constexpr bool is_variant<std::variant<Ts...>> = true;
+template <class T>
+inline constexpr bool is_variant = false;
+template <class... Ts>
+inline constexpr bool is_variant<std::variant<Ts...>> = true;
 
 // Whether each T counts for sizeof(T). A specialisation that does not say so varies.
-template <class T> consteval bool says_constant() {
+template <class T>
+consteval bool says_constant() {
     if constexpr (requires {
                       { footprint<T>::constant } -> std::convertible_to<bool>;
                   }) {
@@ -62,17 +67,21 @@ template <class T> consteval bool says_constant() {
         return false;
     }
 }
-template <class T> inline constexpr bool footprint_is_constant = says_constant<T>();
+template <class T>
+inline constexpr bool footprint_is_constant = says_constant<T>();
 
 // For each part of a T.
-template <class... Ts> consteval bool all_constant(std::type_identity<std::variant<Ts...>>) {
+template <class... Ts>
+consteval bool all_constant(std::type_identity<std::variant<Ts...>>) {
     return (footprint_is_constant<Ts> && ...);
 }
-template <class T, std::size_t... I> consteval bool all_constant(std::index_sequence<I...>) {
+template <class T, std::size_t... I>
+consteval bool all_constant(std::index_sequence<I...>) {
     return (footprint_is_constant<std::remove_cvref_t<std::tuple_element_t<I, T>>> && ...);
 }
 
-template <class T> consteval bool is_flat() {
+template <class T>
+consteval bool is_flat() {
     if constexpr (owning_container<T> || owning_pointer<T>) {
         return false;
     } else if constexpr (optional_like<T>) {
@@ -87,12 +96,13 @@ template <class T> consteval bool is_flat() {
 }
 
 // What a part holds elsewhere, beyond the place it takes in its owner.
-template <class T> constexpr std::size_t held_elsewhere(const T& part) noexcept {
+template <class T>
+constexpr std::size_t held_elsewhere(const T& part) noexcept {
     const std::size_t all = footprint_of(part);
     return all > sizeof(T) ? all - sizeof(T) : 0;
 }
 
-}  // namespace detail
+} // namespace detail
 
 /// How many bytes a T counts for against `max_bytes`: its size and what it holds elsewhere, as far as that can be seen:
 /// elements of standard containers and what optional, variant, pair, tuple, array and owning pointers hold, nested as
@@ -103,7 +113,8 @@ template <class T> constexpr std::size_t held_elsewhere(const T& part) noexcept 
 ///     };
 ///
 /// `constant` (false where it is missing) says that each T counts for sizeof(T), and then the count is not even stored.
-template <class T> struct footprint {
+template <class T>
+struct footprint {
     static constexpr bool constant = detail::is_flat<T>();
 
     static constexpr std::size_t of(const T& value) noexcept {
@@ -123,8 +134,7 @@ template <class T> struct footprint {
             return sizeof(T) + (value ? footprint_of(*value) : 0);
         } else if constexpr (detail::is_variant<T>) {
             if (value.valueless_by_exception()) { return sizeof(T); }
-            return sizeof(T) +
-                   std::visit([](const auto& held) noexcept { return detail::held_elsewhere(held); }, value);
+            return sizeof(T) + std::visit([](const auto& held) noexcept { return detail::held_elsewhere(held); }, value);
         } else {
             return [&]<std::size_t... I>(std::index_sequence<I...>) {
                 using std::get;
@@ -138,13 +148,14 @@ template <class T> struct footprint {
 /// Whether a slot keeps the object of a settled message so that its buffer serves the next one (3-5 times the speed for
 /// strings): true for strings and vectors of trivial elements. A T of one's own for which it is made true must have
 /// `clear()` and a useful `capacity()`.
-template <class T> struct reuse_slot : std::false_type {};
+template <class T>
+struct reuse_slot : std::false_type {};
 template <class Char, class Traits, class Allocator>
 struct reuse_slot<std::basic_string<Char, Traits, Allocator>> : std::true_type {};
 template <class T, class Allocator>
-struct reuse_slot<std::vector<T, Allocator>>
-    : std::bool_constant<std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>> {};
+struct reuse_slot<std::vector<T, Allocator>> : std::bool_constant<std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>> {};
 
-template <class T> inline constexpr bool reuse_slot_v = reuse_slot<T>::value;
+template <class T>
+inline constexpr bool reuse_slot_v = reuse_slot<T>::value;
 
-}  // namespace mailroom
+} // namespace mailroom

@@ -30,7 +30,8 @@ public:
     };
 
     explicit bounds(const limits& l) noexcept
-        : limited_(l.messages != 0 || l.bytes != 0 || l.budget != nullptr), rule_(l.rule), messages_(l.messages), bytes_(l.bytes), budget_(l.budget) {}
+        : limited_(l.messages != 0 || l.bytes != 0 || l.budget != nullptr), rule_(l.rule), messages_(l.messages), bytes_(l.bytes), budget_(l.budget) {
+    }
 
     bool limited() const noexcept { return limited_; }
     overflow rule() const noexcept { return rule_; }
@@ -90,9 +91,7 @@ public:
                (budget_ == nullptr || budget_->used() + bytes <= budget_->limit());
     }
     /// The same with some to spare. Who found it full and looks again at once would trade places with the receiver one by one.
-    bool has_ample_room(offset head, std::size_t n) noexcept {
-        return has_room(head, std::max(n, std::min(messages_, n + messages_ / 8)), 0);
-    }
+    bool has_ample_room(offset head, std::size_t n) noexcept { return has_room(head, std::max(n, std::min(messages_, n + messages_ / 8)), 0); }
     /// How many messages have to go before `n` more fit.
     std::size_t missing(offset head, std::size_t n) const noexcept {
         const std::uint64_t would_be = head + n - settled_.load(std::memory_order_seq_cst);

@@ -66,7 +66,8 @@ public:
     void after_take(std::size_t n = 1) noexcept { after<has_senders>(senders_, n); }
 
     /// Calls `look_again() -> look` until it is done or closed, and waits in between: pauses, yields, parks; until `deadline` or a stop.
-    template <class Look> waited wait_for_message(duration deadline, const stop_token& stop, Look look_again) {
+    template <class Look>
+    waited wait_for_message(duration deadline, const stop_token& stop, Look look_again) {
         return wait(receivers_, 0, deadline, stop, look_again);
     }
     /// The same for a sender. It pauses `pauses` times before it looks at all: then there is room for some messages, and it works in runs
@@ -82,14 +83,15 @@ private:
     static constexpr std::uint32_t is_closed = 1;
     static constexpr std::uint32_t has_receivers = 2;
     static constexpr std::uint32_t has_senders = 4;
-    static constexpr std::uint32_t fenced = 8;  // there is no heavy barrier: both sides use full ones
+    static constexpr std::uint32_t fenced = 8; // there is no heavy barrier: both sides use full ones
 
     struct side {
         std::uint32_t bit;
         wait_list list{};
     };
 
-    template <std::uint32_t Bit> void after(side& s, std::size_t n) noexcept {
+    template <std::uint32_t Bit>
+    void after(side& s, std::size_t n) noexcept {
         light_barrier();
         if ((flags_.load(std::memory_order_relaxed) & (Bit | fenced)) != 0) [[unlikely]] { wake_if_any(s, n); }
     }
@@ -128,10 +130,8 @@ private:
         stay(const stay&) = delete;
         stay& operator=(const stay&) = delete;
         ~stay() {
-            if (side_.list.remove(self_, [&] { gate_.flags_.fetch_and(~side_.bit, std::memory_order_seq_cst); })) {
-                return;
-            }
-            self_.settle();  // who took this out is still about to wake it
+            if (side_.list.remove(self_, [&] { gate_.flags_.fetch_and(~side_.bit, std::memory_order_seq_cst); })) { return; }
+            self_.settle(); // who took this out is still about to wake it
             if (!used_) { gate_.wake(side_, 1); }
         }
         [[nodiscard]] thread_waiter& self() noexcept { return self_; }
@@ -146,8 +146,7 @@ private:
     };
 
     template <class Look>
-    [[gnu::noinline]] waited wait(side& s, unsigned pauses, duration deadline, const stop_token& stop,
-                                  Look& look_again) {
+    [[gnu::noinline]] waited wait(side& s, unsigned pauses, duration deadline, const stop_token& stop, Look& look_again) {
         if (const std::optional<waited> soon = wait_awake(pauses, deadline, stop, look_again)) { return *soon; }
         for (unsigned round = 0;;) {
             stay here(*this, s);
@@ -163,7 +162,7 @@ private:
                 if (deadline != clock::never && clock_.now() >= deadline) { return waited::timed_out; }
                 if (here.self().woken() || (latest != clock::never && clock_.now() >= latest)) {
                     here.used();
-                    break;  // out of the list: enter it again, and look
+                    break; // out of the list: enter it again, and look
                 }
                 if (seen == look::unsure) {
                     clock_.relax(round++);
@@ -201,4 +200,4 @@ private:
     side senders_{.bit = has_senders};
 };
 
-}  // namespace mailroom::detail
+} // namespace mailroom::detail

@@ -115,8 +115,13 @@ public:
 
 protected:
     intake(clock& c, const queue_options<T>& o)
-        : shelf<T>(c, {.lease = o.lease, .retry = o.retry, .max_in_flight = o.max_in_flight, .time_to_live = o.time_to_live,
-                       .priorities = o.priorities, .ordered_by_key = o.ordered_by_key, .max_dead = o.max_dead,
+        : shelf<T>(c, {.lease = o.lease,
+                       .retry = o.retry,
+                       .max_in_flight = o.max_in_flight,
+                       .time_to_live = o.time_to_live,
+                       .priorities = o.priorities,
+                       .ordered_by_key = o.ordered_by_key,
+                       .max_dead = o.max_dead,
                        .drops_oldest = o.overflow == overflow::drop_oldest}),
           validate_(o.validate), is_plain_(!o.validate && o.max_messages == 0 && o.max_bytes == 0 && o.budget == nullptr),
           bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {

@@ -26,15 +26,17 @@ struct consume_options;
 
 /// The options of a transient queue.
 struct transient_options {
-    mailroom::clock* clock = nullptr;  ///< where its waits wait; null: the system's. Must outlive the queue
+    mailroom::clock* clock = nullptr; ///< where its waits wait; null: the system's. Must outlive the queue
 };
 
 namespace detail {
 
-template <class...> inline constexpr bool keeps_messages = false;
+template <class...>
+inline constexpr bool keeps_messages = false;
 
 // What all verbs give that need a message to be kept until it is settled.
-template <class... Any> struct transient_verb {
+template <class... Any>
+struct transient_verb {
     static_assert(keeps_messages<Any...>, "mailroom::transient keeps nothing to redeliver, so it has no receive, "
                                           "consume, next, browse, statistics, properties or "
                                           "the like: only send, pop and close. For those use mailroom::memory: "
@@ -48,8 +50,7 @@ concept is_properties = std::same_as<std::remove_cvref_t<P>, properties>;
 template <class Range>
 inline constexpr bool gives_up = !std::is_reference_v<Range> && !std::is_const_v<Range> && !std::ranges::view<Range>;
 template <class Range>
-using element_of = std::conditional_t<gives_up<Range>, std::ranges::range_rvalue_reference_t<Range>,
-                                      std::ranges::range_reference_t<Range>>;
+using element_of = std::conditional_t<gives_up<Range>, std::ranges::range_rvalue_reference_t<Range>, std::ranges::range_reference_t<Range>>;
 
 // Without a handle.
 struct no_token {};
@@ -58,23 +59,22 @@ struct no_token {};
 /// After `close()` only who is already inside may still put; `is_empty(closed)` then is true only if that can add nothing either, as far as
 /// the lane can tell (each says how far that is).
 template <class L, class T>
-concept lane = requires(L lane, const L& seen, typename L::producer_token& producer,
-                        typename L::consumer_token& consumer, T& message, std::optional<T>& out, T*& from, T*& to) {
+concept lane = requires(L lane, const L& seen, typename L::producer_token& producer, typename L::consumer_token& consumer, T& message,
+                        std::optional<T>& out, T*& from, T*& to) {
     { L::can_fill } -> std::convertible_to<bool>;
-    { L::pauses_when_full } -> std::convertible_to<unsigned>;          // before a sender looks again
-    { lane.put(producer, std::move(message)) } -> std::same_as<bool>;  // moves only if true
-    {
-        lane.put_some(producer, from, std::size_t())
-        } -> std::same_as<std::size_t>;  // advances `from` by what it returns
+    { L::pauses_when_full } -> std::convertible_to<unsigned>;                      // before a sender looks again
+    { lane.put(producer, std::move(message)) } -> std::same_as<bool>;              // moves only if true
+    { lane.put_some(producer, from, std::size_t()) } -> std::same_as<std::size_t>; // advances `from` by what it returns
     { lane.take(consumer, out) } -> std::same_as<bool>;
     { lane.take_some(consumer, to, std::size_t()) } -> std::same_as<std::size_t>;
-    { seen.is_empty(true) } -> std::same_as<bool>;  // false where it cannot tell
+    { seen.is_empty(true) } -> std::same_as<bool>; // false where it cannot tell
     { seen.size_approx() } -> std::same_as<std::size_t>;
     lane.close();
 };
 
 /// A lane and its gate, at a fixed address.
-template <class T, class Lane> class lane_core {
+template <class T, class Lane>
+class lane_core {
 public:
     explicit lane_core(clock* c) : gate_(c) {}
 
@@ -88,7 +88,8 @@ public:
     }
 
     /// done; nothing: it is full; closed. Moves from `message` only if done.
-    template <class Token, class U> look put(Token& token, U&& message) {
+    template <class Token, class U>
+    look put(Token& token, U&& message) {
         if (gate_.closed()) [[unlikely]] { return look::closed; }
         if (!guarded([&] { return lane_.put(token, std::forward<U>(message)); }, 0)) [[unlikely]] {
             return gate_.closed() ? look::closed : look::nothing;
@@ -97,7 +98,8 @@ public:
         return look::done;
     }
     /// The same for up to `left` messages of `from`, both of which it advances; done where there was one at least.
-    template <class Token, class It> look put_some(Token& token, It& from, std::size_t& left) {
+    template <class Token, class It>
+    look put_some(Token& token, It& from, std::size_t& left) {
         if (gate_.closed()) { return look::closed; }
         const std::size_t n = guarded([&] { return lane_.put_some(token, from, left); }, left);
         if (n == 0) { return gate_.closed() ? look::closed : look::nothing; }
@@ -122,25 +124,25 @@ public:
 
     template <class Token, class It>
     [[gnu::cold, gnu::noinline]] waited wait_to_put_some(Token& token, It& from, std::size_t& left) {
-        return gate_.wait_for_room(Lane::pauses_when_full, clock::never, stop_token(),
-                                   [&] { return put_some(token, from, left); });
+        return gate_.wait_for_room(Lane::pauses_when_full, clock::never, stop_token(), [&] { return put_some(token, from, left); });
     }
 
-    template <class Token> bool take(Token& token, std::optional<T>& out) {
+    template <class Token>
+    bool take(Token& token, std::optional<T>& out) {
         if (!guarded([&] { return lane_.take(token, out); }, 0)) { return false; }
         if constexpr (Lane::can_fill) { gate_.after_take(); }
         return true;
     }
-    template <class Token, class OutputIt> std::size_t take_some(Token& token, OutputIt& out, std::size_t max) {
+    template <class Token, class OutputIt>
+    std::size_t take_some(Token& token, OutputIt& out, std::size_t max) {
         const std::size_t n = guarded([&] { return lane_.take_some(token, out, max); }, 0, max);
         if constexpr (Lane::can_fill) { gate_.after_take(n); }
         return n;
     }
     template <class Token>
-    [[gnu::cold, gnu::noinline]] void wait_to_take(Token& token, std::optional<T>& out, duration deadline,
-                                                   const stop_token& stop) {
+    [[gnu::cold, gnu::noinline]] void wait_to_take(Token& token, std::optional<T>& out, duration deadline, const stop_token& stop) {
         gate_.wait_for_message(deadline, stop, [&] {
-            const bool closed = gate_.closed();  // before the look: what was sent before close() is found by it
+            const bool closed = gate_.closed(); // before the look: what was sent before close() is found by it
             if (take(token, out)) { return look::done; }
             if (!lane_.is_empty(closed)) { return look::unsure; }
             return closed ? look::closed : look::nothing;
@@ -150,7 +152,8 @@ public:
 private:
     // Should `act` throw (moving a T may, and so may the user's iterators): up to `puts` messages may be in the lane all the same, and up to
     // `takes` places have come back, if only the one that was held for the T that threw: who waits for them is woken.
-    template <class Act> auto guarded(Act act, std::size_t puts, std::size_t takes = 1) {
+    template <class Act>
+    auto guarded(Act act, std::size_t puts, std::size_t takes = 1) {
         try {
             return act();
         } catch (...) {
@@ -161,18 +164,17 @@ private:
     }
 
     template <class Token, class U>
-    [[gnu::cold, gnu::noinline]] waited wait_to_put_this(Token& token, U&& message, duration deadline,
-                                                         const stop_token& stop) {
-        return gate_.wait_for_room(Lane::pauses_when_full, deadline, stop,
-                                   [&] { return put(token, std::forward<U>(message)); });
+    [[gnu::cold, gnu::noinline]] waited wait_to_put_this(Token& token, U&& message, duration deadline, const stop_token& stop) {
+        return gate_.wait_for_room(Lane::pauses_when_full, deadline, stop, [&] { return put(token, std::forward<U>(message)); });
     }
 
     gate gate_;
-    alignas(128) Lane lane_;  // not in the cache line before or after the flags, which processors fetch in pairs
+    alignas(128) Lane lane_; // not in the cache line before or after the flags, which processors fetch in pairs
 };
 
 /// The sending verbs, for the queue and for a producer's handle. Self has `core()` and `out_token()`.
-template <class Self, class T> class lane_sender {
+template <class Self, class T>
+class lane_sender {
 public:
     /// Puts a message into the lane; waits while a bounded one is full. Throws error: errc::closed; std::bad_alloc where an unbounded lane
     /// finds no memory. Moves from its argument only on success.
@@ -180,9 +182,7 @@ public:
     void send(const T& message) requires std::copy_constructible<T> { send_or_throw(message, stop_token()); }
     /// The same, until stopped: throws errc::full.
     void send(T&& message, const stop_token& stop) { send_or_throw(std::move(message), stop); }
-    void send(const T& message, const stop_token& stop) requires std::copy_constructible<T> {
-        send_or_throw(message, stop);
-    }
+    void send(const T& message, const stop_token& stop) requires std::copy_constructible<T> { send_or_throw(message, stop); }
     /// Makes a T and sends it.
     template <class... Args>
     requires std::constructible_from<T, Args...>
@@ -190,9 +190,7 @@ public:
 
     /// The same, waiting at most `limit`: errc::closed, errc::timed_out.
     result<void> send_for(duration limit, T&& message) { return send_within(limit, std::move(message)); }
-    result<void> send_for(duration limit, const T& message) requires std::copy_constructible<T> {
-        return send_within(limit, message);
-    }
+    result<void> send_for(duration limit, const T& message) requires std::copy_constructible<T> { return send_within(limit, message); }
     /// The same without waiting: errc::closed, errc::full.
     result<void> try_send(T&& message) { return send_now(std::move(message)); }
     result<void> try_send(const T& message) requires std::copy_constructible<T> { return send_now(message); }
@@ -205,65 +203,70 @@ public:
         if constexpr (!std::ranges::forward_range<Range>) {
             for (auto&& element : range) { send(T(static_cast<element_of<Range>>(element))); }
         } else if constexpr (gives_up<Range>) {
-            send_some(std::make_move_iterator(std::ranges::begin(range)),
-                      static_cast<std::size_t>(std::ranges::distance(range)));
+            send_some(std::make_move_iterator(std::ranges::begin(range)), static_cast<std::size_t>(std::ranges::distance(range)));
         } else {
             send_some(std::ranges::begin(range), static_cast<std::size_t>(std::ranges::distance(range)));
         }
     }
-    void send_many(std::initializer_list<T> messages) requires std::copy_constructible<T> {
-        send_some(messages.begin(), messages.size());
-    }
+    void send_many(std::initializer_list<T> messages) requires std::copy_constructible<T> { send_some(messages.begin(), messages.size()); }
 
     // What a lane cannot do: each of these fails to compile with one sentence. (Templates with defaults, so that braces reach them too.)
-    template <class U = T, is_properties P = properties, class... Any> auto send(U&&, P&&, Any&&...) {
+    template <class U = T, is_properties P = properties, class... Any>
+    auto send(U&&, P&&, Any&&...) {
         return transient_verb<Any...>();
     }
-    template <class U = T, is_properties P = properties> auto try_send(U&&, P&&) { return transient_verb<U>(); }
-    template <class U = T, is_properties P = properties> auto send_for(duration, U&&, P&&) {
+    template <class U = T, is_properties P = properties>
+    auto try_send(U&&, P&&) {
         return transient_verb<U>();
     }
-    template <class U = T> auto send_async(U&&) { return transient_verb<U>(); }
-    template <class U = T, is_properties P = properties> auto send_async(U&&, P&&) { return transient_verb<U>(); }
+    template <class U = T, is_properties P = properties>
+    auto send_for(duration, U&&, P&&) {
+        return transient_verb<U>();
+    }
+    template <class U = T>
+    auto send_async(U&&) {
+        return transient_verb<U>();
+    }
+    template <class U = T, is_properties P = properties>
+    auto send_async(U&&, P&&) {
+        return transient_verb<U>();
+    }
 
 private:
     Self& self() noexcept { return static_cast<Self&>(*this); }
 
     // A stop token that was not given is not even made where nobody waits.
-    template <class U, class... Stop> void send_or_throw(U&& message, const Stop&... stop) {
+    template <class U, class... Stop>
+    void send_or_throw(U&& message, const Stop&... stop) {
         const look seen = self().core().put(self().out_token(), std::forward<U>(message));
         if (seen == look::done) [[likely]] { return; }
         finish(seen == look::closed ? waited::closed
-                                    : self().core().wait_to_put(self().out_token(), std::forward<U>(message),
-                                                                clock::never, stop_token(stop...)));
+                                    : self().core().wait_to_put(self().out_token(), std::forward<U>(message), clock::never, stop_token(stop...)));
     }
-    template <class U> result<void> send_within(duration limit, U&& message) {
+    template <class U>
+    result<void> send_within(duration limit, U&& message) {
         const look seen = self().core().put(self().out_token(), std::forward<U>(message));
         if (seen == look::done) { return {}; }
         if (seen == look::closed) { return errc::closed; }
         if (limit <= duration::zero()) { return errc::timed_out; }
         const duration deadline = deadline_after(self().core().door().time(), limit);
         switch (self().core().wait_to_put(self().out_token(), std::forward<U>(message), deadline, stop_token())) {
-        case waited::done:
-            return {};
-        case waited::closed:
-            return errc::closed;
-        default:
-            return errc::timed_out;
+        case waited::done: return {};
+        case waited::closed: return errc::closed;
+        default: return errc::timed_out;
         }
     }
-    template <class U> result<void> send_now(U&& message) {
+    template <class U>
+    result<void> send_now(U&& message) {
         switch (self().core().put(self().out_token(), std::forward<U>(message))) {
-        case look::done:
-            return {};
-        case look::closed:
-            return errc::closed;
-        default:
-            return errc::full;
+        case look::done: return {};
+        case look::closed: return errc::closed;
+        default: return errc::full;
         }
     }
 
-    template <class It> void send_some(It from, std::size_t left) {
+    template <class It>
+    void send_some(It from, std::size_t left) {
         while (left != 0) {
             const look seen = self().core().put_some(self().out_token(), from, left);
             if (seen == look::closed) { finish(waited::closed); }
@@ -273,19 +276,17 @@ private:
 
     static void finish(waited end) {
         switch (end) {
-        case waited::done:
-            return;
-        case waited::closed:
-            fail(errc::closed, "the queue is closed");
+        case waited::done: return;
+        case waited::closed: fail(errc::closed, "the queue is closed");
         case waited::timed_out:
-        case waited::stopped:
-            fail(errc::full, "the queue was full until the sender was stopped");
+        case waited::stopped: fail(errc::full, "the queue was full until the sender was stopped");
         }
     }
 };
 
 /// The popping verbs, for the queue and for a consumer's handle. Self has `core()` and `in_token()`.
-template <class Self, class T> class lane_receiver {
+template <class Self, class T>
+class lane_receiver {
 public:
     /// Takes the next message out; waits for one. nullopt: closed and drained, or stopped with nothing there. Once it is here, the message
     /// is nowhere else. Should the T throw when it is moved out: see the shape.
@@ -302,40 +303,59 @@ public:
         if (limit <= duration::zero()) { return try_pop(); }
         std::optional<T> out;
         if (!self().core().take(self().in_token(), out)) {
-            self().core().wait_to_take(self().in_token(), out, deadline_after(self().core().door().time(), limit),
-                                       stop_token());
+            self().core().wait_to_take(self().in_token(), out, deadline_after(self().core().door().time(), limit), stop_token());
         }
         return out;
     }
     /// Takes up to `max` messages out, without waiting, and assigns each to `*out++`. Returns how many.
-    template <class OutputIt> std::size_t pop_many(OutputIt out, std::size_t max) {
+    template <class OutputIt>
+    std::size_t pop_many(OutputIt out, std::size_t max) {
         return self().core().take_some(self().in_token(), out, max);
     }
 
-    template <class... Any> auto receive(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto try_receive(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto receive_for(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto receive_many(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto next(Any&&...) { return transient_verb<Any...>(); }
-    template <class Handler> auto consume(Handler&&) { return transient_verb<Handler>(); }
-    template <class Handler, class Options = consume_options> auto consume(Handler&&, Options&&) {
+    template <class... Any>
+    auto receive(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto try_receive(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto receive_for(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto receive_many(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto next(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class Handler>
+    auto consume(Handler&&) {
+        return transient_verb<Handler>();
+    }
+    template <class Handler, class Options = consume_options>
+    auto consume(Handler&&, Options&&) {
         return transient_verb<Handler>();
     }
 
 private:
     Self& self() noexcept { return static_cast<Self&>(*this); }
 
-    template <class... Stop> std::optional<T> pop_until_stopped(const Stop&... stop) {
+    template <class... Stop>
+    std::optional<T> pop_until_stopped(const Stop&... stop) {
         std::optional<T> out;
-        if (!self().core().take(self().in_token(), out)) {
-            self().core().wait_to_take(self().in_token(), out, clock::never, stop_token(stop...));
-        }
+        if (!self().core().take(self().in_token(), out)) { self().core().wait_to_take(self().in_token(), out, clock::never, stop_token(stop...)); }
         return out;
     }
 };
 
 /// What one thread sends through for long. Not to be used by two threads at once, nor after its queue is destroyed.
-template <class T, class Lane> class lane_producer : public lane_sender<lane_producer<T, Lane>, T> {
+template <class T, class Lane>
+class lane_producer : public lane_sender<lane_producer<T, Lane>, T> {
 public:
     explicit lane_producer(lane_core<T, Lane>& core) : core_(&core), token_(core.lane()) {}
 
@@ -349,7 +369,8 @@ private:
 };
 
 /// What one thread pops through for long. Not to be used by two threads at once, nor after its queue is destroyed.
-template <class T, class Lane> class lane_consumer : public lane_receiver<lane_consumer<T, Lane>, T> {
+template <class T, class Lane>
+class lane_consumer : public lane_receiver<lane_consumer<T, Lane>, T> {
 public:
     explicit lane_consumer(lane_core<T, Lane>& core) : core_(&core), token_(core.lane()) {}
 
@@ -374,8 +395,7 @@ public:
     using consumer_handle = lane_consumer<T, Lane>;
 
     lane_queue() : lane_queue(transient_options()) {}
-    explicit(false) lane_queue(transient_options options)
-        : core_(std::make_unique<lane_core<T, Lane>>(options.clock)) {}
+    explicit(false) lane_queue(transient_options options) : core_(std::make_unique<lane_core<T, Lane>>(options.clock)) {}
 
     /// A handle for a thread that sends (pops) for long: cheaper where the lane keeps something for each thread.
     [[nodiscard]] producer_handle producer() { return producer_handle(*core_); }
@@ -386,13 +406,34 @@ public:
     /// Sends answer errc::closed from now on, those that wait for room too; pops take what is left, then answer nullopt. Again: no effect.
     void close() noexcept { core_->close(); }
 
-    template <class... Any> auto browse(Any&&...) const { return transient_verb<Any...>(); }
-    template <class... Any> auto statistics(Any&&...) const { return transient_verb<Any...>(); }
-    template <class... Any> auto dead(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto purge(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto pause(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto resume(Any&&...) { return transient_verb<Any...>(); }
-    template <class... Any> auto drain(Any&&...) { return transient_verb<Any...>(); }
+    template <class... Any>
+    auto browse(Any&&...) const {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto statistics(Any&&...) const {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto dead(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto purge(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto pause(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto resume(Any&&...) {
+        return transient_verb<Any...>();
+    }
+    template <class... Any>
+    auto drain(Any&&...) {
+        return transient_verb<Any...>();
+    }
 
 private:
     friend lane_sender<lane_queue, T>;
@@ -405,5 +446,5 @@ private:
     [[no_unique_address]] no_token none_;
 };
 
-}  // namespace detail
-}  // namespace mailroom
+} // namespace detail
+} // namespace mailroom

@@ -46,7 +46,8 @@ public:
     using shelf<T>::wall;
 
     explicit memory_core(const queue_options<T>& o)
-        : intake<T>(o.clock != nullptr ? *o.clock : system_clock(), o), lease_(o.lease), time_to_live_(o.time_to_live), has_priorities_(o.priorities > 1) {
+        : intake<T>(o.clock != nullptr ? *o.clock : system_clock(), o), lease_(o.lease), time_to_live_(o.time_to_live),
+          has_priorities_(o.priorities > 1) {
         clock_.attach(*this);
     }
 
@@ -85,7 +86,8 @@ public:
     std::size_t pop(std::size_t max, Sink sink) {
         for (bool passed_over = false;;) {
             if (!cursor_.lane_is_open([this] { return coarse(); })) {
-                const std::size_t n = cursor_.pop_index(max, std::is_copy_constructible_v<T>, passed_over, [&](entry& e, bool& out) { pop_entry(e, out, sink); });
+                const std::size_t n =
+                    cursor_.pop_index(max, std::is_copy_constructible_v<T>, passed_over, [&](entry& e, bool& out) { pop_entry(e, out, sink); });
                 if (n != 0 || cursor_.is_always_index() || cursor_.paused() || is_gone()) { return n; }
             }
             const std::size_t n = pop_lane(max, passed_over, sink);
@@ -162,7 +164,8 @@ public:
     template <class Fn>
     void browse(Fn fn) {
         cursor_.browse([&](const entry& e, entry::place where) {
-            const auto m = message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover), wall(e.sent), e.offset);
+            const auto m =
+                message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover), wall(e.sent), e.offset);
             const auto state = where == entry::place::leased   ? message_state::in_flight
                                : where == entry::place::parked ? message_state::parked
                                                                : message_state::ready;
@@ -325,12 +328,15 @@ private:
             const std::uint32_t first = index_in_span(claim.first), last = first + static_cast<std::uint32_t>(claim.count) - 1;
             wait_until_written(b.slots[last]);
             b.expect_reads(first, last + 1);
-        } else if (claim.known > 2 * span) { b.expect_reads(index_in_span(claim.first)); }
+        } else if (claim.known > 2 * span) {
+            b.expect_reads(index_in_span(claim.first));
+        }
     }
 
     template <class Sink>
     std::size_t take_lane(std::size_t max, duration t, Sink& sink) {
-        const cursor::lane_claim claim = cursor_.claim_lane(max, [this] { return stream_.head(); }, false, t);
+        const cursor::lane_claim claim = cursor_.claim_lane(
+            max, [this] { return stream_.head(); }, false, t);
         if (claim.count == 0) { return claim.index_first ? again : 0; }
         page& p = *claim.where;
         slot_block& b = *static_cast<slot_block*>(p.block);
@@ -378,7 +384,8 @@ private:
 
     template <class Sink>
     std::size_t pop_lane(std::size_t max, bool past_index, Sink& sink) {
-        const cursor::lane_claim claim = cursor_.claim_lane(max, [this] { return stream_.head(); }, past_index);
+        const cursor::lane_claim claim = cursor_.claim_lane(
+            max, [this] { return stream_.head(); }, past_index);
         if (claim.count == 0) { return claim.index_first ? again : 0; }
         page& p = *claim.where;
         slot_block& b = *static_cast<slot_block*>(p.block);
@@ -450,9 +457,7 @@ private:
         slot_block& b = *static_cast<slot_block*>(p.block);
         slot<T>& s = b.slots[i];
         const std::uint64_t word = s.ready.load(std::memory_order_relaxed);
-        if (const std::unique_ptr<envelope> cover{b.enveloped(word)}) {
-            forget_id(cover->props, p.first + i);
-        }
+        if (const std::unique_ptr<envelope> cover{b.enveloped(word)}) { forget_id(cover->props, p.first + i); }
         if constexpr (!body<T>::trivial) { s.value.drop(); }
         if (bounds_.limited()) { bounds_.left(1, static_cast<std::int64_t>(size_of(b, i))); }
         if (cursor_.closing()) { wake_all(); }
@@ -468,9 +473,8 @@ private:
         };
         if (!e.shared) {
             body<T>& value = e.node != nullptr ? static_cast<node*>(e.node)->value : static_cast<slot_block*>(e.home->block)->slots[e.index].value;
-            message<T> m = value.take([&](auto&& v) {
-                return make(std::forward<decltype(v)>(v), std::unique_ptr<envelope>(std::exchange(e.cover, nullptr)));
-            });
+            message<T> m =
+                value.take([&](auto&& v) { return make(std::forward<decltype(v)>(v), std::unique_ptr<envelope>(std::exchange(e.cover, nullptr))); });
             e.body = nullptr; // it has ended here
             out = true;
             sink(std::move(m));

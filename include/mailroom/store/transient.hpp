@@ -30,8 +30,7 @@
 #elif __has_include(<concurrentqueue.h>)
 # include <concurrentqueue.h>
 #else
-# error                                                                                                                \
-     "mailroom/store/transient.hpp needs moodycamel's concurrentqueue.h (Debian: apt-get install libconcurrentqueue-dev)"
+# error "mailroom/store/transient.hpp needs moodycamel's concurrentqueue.h (Debian: apt-get install libconcurrentqueue-dev)"
 #endif
 #if !__has_include(<boost/lockfree/queue.hpp>)
 # error "mailroom/store/transient.hpp needs Boost.Lockfree (Debian: apt-get install libboost1.81-dev)"
@@ -56,7 +55,8 @@ namespace mailroom {
 namespace detail {
 
 /// Unbounded. A message whose T throws when it is moved out is gone.
-template <class T> class unbounded_lane {
+template <class T>
+class unbounded_lane {
     using container = moodycamel::ConcurrentQueue<T>;
 
 public:
@@ -72,17 +72,21 @@ public:
         explicit consumer_token(unbounded_lane& lane) : moodycamel::ConsumerToken(lane.queue_) {}
     };
 
-    template <class U> bool put(no_token&, U&& message) {
+    template <class U>
+    bool put(no_token&, U&& message) {
         return enough_memory(queue_.enqueue(std::forward<U>(message)));
     }
-    template <class U> bool put(producer_token& token, U&& message) {
+    template <class U>
+    bool put(producer_token& token, U&& message) {
         return enough_memory(queue_.enqueue(token, std::forward<U>(message)));
     }
-    template <class It> std::size_t put_some(no_token&, It& from, std::size_t count) {
+    template <class It>
+    std::size_t put_some(no_token&, It& from, std::size_t count) {
         enough_memory(queue_.enqueue_bulk(from, count));
         return advanced(from, count);
     }
-    template <class It> std::size_t put_some(producer_token& token, It& from, std::size_t count) {
+    template <class It>
+    std::size_t put_some(producer_token& token, It& from, std::size_t count) {
         enough_memory(queue_.enqueue_bulk(token, from, count));
         return advanced(from, count);
     }
@@ -94,10 +98,12 @@ public:
     bool take(consumer_token& token, std::optional<T>& out) {
         return into(out, [this, &token](auto& element) { return queue_.try_dequeue(token, element); });
     }
-    template <class OutputIt> std::size_t take_some(no_token&, OutputIt& out, std::size_t max) {
+    template <class OutputIt>
+    std::size_t take_some(no_token&, OutputIt& out, std::size_t max) {
         return queue_.try_dequeue_bulk(out, max);
     }
-    template <class OutputIt> std::size_t take_some(consumer_token& token, OutputIt& out, std::size_t max) {
+    template <class OutputIt>
+    std::size_t take_some(consumer_token& token, OutputIt& out, std::size_t max) {
         return queue_.try_dequeue_bulk(token, out, max);
     }
 
@@ -117,9 +123,10 @@ private:
             return *this;
         }
     };
-    template <class Dequeue> static bool into(std::optional<T>& out, Dequeue dequeue) {
-        if constexpr (std::is_trivially_default_constructible_v<T> && std::is_trivially_copyable_v<T> &&
-                      std::is_copy_constructible_v<T> && std::is_move_assignable_v<T>) {
+    template <class Dequeue>
+    static bool into(std::optional<T>& out, Dequeue dequeue) {
+        if constexpr (std::is_trivially_default_constructible_v<T> && std::is_trivially_copyable_v<T> && std::is_copy_constructible_v<T> &&
+                      std::is_move_assignable_v<T>) {
             T element;
             if (!dequeue(element)) { return false; }
             out.emplace(element);
@@ -134,7 +141,8 @@ private:
         if (!enough) [[unlikely]] { throw std::bad_alloc(); }
         return true;
     }
-    template <class It> static std::size_t advanced(It& from, std::size_t count) {
+    template <class It>
+    static std::size_t advanced(It& from, std::size_t count) {
         std::ranges::advance(from, static_cast<std::iter_difference_t<It>>(count));
         return count;
     }
@@ -144,15 +152,14 @@ private:
 
 /// The N places of a bounded lane. Those that are free hang in a stack; its head is one word that also counts them, which makes "full",
 /// "how many" and "all at home" exact, and can be closed, after which no place is given out.
-template <class T, std::size_t N> class place_pool {
+template <class T, std::size_t N>
+class place_pool {
 public:
     static constexpr std::uint32_t none = (1u << 21) - 1;
     static_assert(N < none);
 
     place_pool() : places_(std::make_unique<place[]>(N)) {
-        for (std::uint32_t i = 0; i < N; ++i) {
-            places_[i].next.store(i + 1 < N ? i + 1 : none, std::memory_order_relaxed);
-        }
+        for (std::uint32_t i = 0; i < N; ++i) { places_[i].next.store(i + 1 < N ? i + 1 : none, std::memory_order_relaxed); }
         head_.store(word(0, N, 0), std::memory_order_relaxed);
     }
 
@@ -164,8 +171,7 @@ public:
             if (first == none || (head & closed_bit) != 0) { return none; }
             // May be stale if another thread takes the place first; then the head has changed, and if the place came back meanwhile, the tag.
             const std::uint32_t next = places_[first].next.load(std::memory_order_relaxed);
-            if (head_.compare_exchange_weak(head, word(next, home(head) - 1, tag(head)), std::memory_order_acquire,
-                                            std::memory_order_acquire)) {
+            if (head_.compare_exchange_weak(head, word(next, home(head) - 1, tag(head)), std::memory_order_acquire, std::memory_order_acquire)) {
                 return first;
             }
         }
@@ -189,9 +195,7 @@ public:
     void close() noexcept { head_.fetch_or(closed_bit, std::memory_order_seq_cst); }
 
     [[nodiscard]] void* storage(std::uint32_t number) noexcept { return places_[number].body; }
-    [[nodiscard]] T& operator[](std::uint32_t number) noexcept {
-        return *std::launder(reinterpret_cast<T*>(places_[number].body));
-    }
+    [[nodiscard]] T& operator[](std::uint32_t number) noexcept { return *std::launder(reinterpret_cast<T*>(places_[number].body)); }
 
 private:
     struct place {
@@ -204,9 +208,7 @@ private:
     static constexpr std::uint64_t word(std::uint32_t index, std::uint64_t home, std::uint64_t tag) noexcept {
         return index | (home << 21) | ((tag & none) << 42);
     }
-    static constexpr std::uint32_t index(std::uint64_t head) noexcept {
-        return static_cast<std::uint32_t>(head & none);
-    }
+    static constexpr std::uint32_t index(std::uint64_t head) noexcept { return static_cast<std::uint32_t>(head & none); }
     static constexpr std::uint64_t home(std::uint64_t head) noexcept { return (head >> 21) & none; }
     static constexpr std::uint64_t tag(std::uint64_t head) noexcept { return (head >> 42) & none; }
 
@@ -216,11 +218,11 @@ private:
 
 /// Bounded. What goes through boost::lockfree::queue, which takes trivial types only, is the number of the place a message stands in.
 /// A message whose T throws when it is moved out is gone.
-template <class T, std::size_t N> class bounded_lane {
+template <class T, std::size_t N>
+class bounded_lane {
     // Nodes in one array where their 16-bit numbers suffice. Both are given N nodes now, and never take another.
-    using container =
-        std::conditional_t<(N < 65'535), boost::lockfree::queue<std::uint32_t, boost::lockfree::fixed_sized<true>>,
-                           boost::lockfree::queue<std::uint32_t>>;
+    using container = std::conditional_t<(N < 65'535), boost::lockfree::queue<std::uint32_t, boost::lockfree::fixed_sized<true>>,
+                                         boost::lockfree::queue<std::uint32_t>>;
 
 public:
     static constexpr bool can_fill = true;
@@ -238,7 +240,8 @@ public:
         for (std::uint32_t i = 0; queue_.pop(i);) { std::destroy_at(std::addressof(pool_[i])); }
     }
 
-    template <class U> bool put(no_token&, U&& message) {
+    template <class U>
+    bool put(no_token&, U&& message) {
         const std::uint32_t place = pool_.acquire();
         if (place == pool_.none) { return false; }
         holder held{pool_, place};
@@ -248,7 +251,8 @@ public:
         queue_.bounded_push(place);
         return true;
     }
-    template <class It> std::size_t put_some(no_token& token, It& from, std::size_t count) {
+    template <class It>
+    std::size_t put_some(no_token& token, It& from, std::size_t count) {
         std::size_t done = 0;
         while (done < count && put(token, *from)) { ++from, ++done; }
         return done;
@@ -257,7 +261,8 @@ public:
     bool take(no_token&, std::optional<T>& out) {
         return take_one([&out](T&& message) { out.emplace(std::move(message)); });
     }
-    template <class OutputIt> std::size_t take_some(no_token&, OutputIt& out, std::size_t max) {
+    template <class OutputIt>
+    std::size_t take_some(no_token&, OutputIt& out, std::size_t max) {
         std::size_t done = 0;
         while (done < max && take_one([&out](T&& message) { *out++ = std::move(message); })) { ++done; }
         return done;
@@ -282,7 +287,8 @@ private:
         }
     };
 
-    template <class Out> bool take_one(Out out) {
+    template <class Out>
+    bool take_one(Out out) {
         std::uint32_t place = 0;
         if (!queue_.pop(place)) { return false; }
         const holder held{pool_, place};
@@ -300,11 +306,11 @@ private:
 
 // Elements of trivial type side by side.
 template <class It, class T>
-concept array_of =
-    std::contiguous_iterator<It> && std::same_as<std::iter_value_t<It>, T> && std::is_trivially_copyable_v<T>;
+concept array_of = std::contiguous_iterator<It> && std::same_as<std::iter_value_t<It>, T> && std::is_trivially_copyable_v<T>;
 
 /// One sender, one receiver. A message whose T throws when it is moved out stays where it is.
-template <class T, std::size_t N> class spsc_lane {
+template <class T, std::size_t N>
+class spsc_lane {
 public:
     static constexpr bool can_fill = true;
     static constexpr unsigned pauses_when_full = std::min<std::size_t>(64, N / 16);
@@ -316,9 +322,9 @@ public:
         explicit consumer_token(spsc_lane&) noexcept {}
     };
 
-    template <class U> bool put(no_token&, U&& message) {
-        if constexpr (std::is_lvalue_reference_v<U> ||
-                      (std::is_trivially_copyable_v<T> && std::is_copy_constructible_v<T>)) {
+    template <class U>
+    bool put(no_token&, U&& message) {
+        if constexpr (std::is_lvalue_reference_v<U> || (std::is_trivially_copyable_v<T> && std::is_copy_constructible_v<T>)) {
             return ring_.push(message);
         } else {
             // spsc_queue pushes one message by copying it, and a range by making a T of each `*it`.
@@ -326,7 +332,8 @@ public:
             return ring_.push(from, from + 1) != from;
         }
     }
-    template <class It> std::size_t put_some(no_token&, It& from, std::size_t count) {
+    template <class It>
+    std::size_t put_some(no_token&, It& from, std::size_t count) {
         const It first = from;
         from = ring_.push(first, std::ranges::next(first, static_cast<std::iter_difference_t<It>>(count)));
         return static_cast<std::size_t>(std::ranges::distance(first, from));
@@ -336,7 +343,8 @@ public:
         auto move_out = [&out](T& message) { out.emplace(std::move(message)); };
         return ring_.consume_one(move_out);
     }
-    template <class OutputIt> std::size_t take_some(no_token&, OutputIt& out, std::size_t max) {
+    template <class OutputIt>
+    std::size_t take_some(no_token&, OutputIt& out, std::size_t max) {
         if constexpr (array_of<OutputIt, T>) {
             return ring_.pop(std::to_address(out), max);
         } else {
@@ -356,7 +364,8 @@ private:
 };
 
 // What a T has to be, said before anything is made of it.
-template <class T> struct lane_body {
+template <class T>
+struct lane_body {
     static_assert(!std::is_object_v<T> || std::is_nothrow_destructible_v<T>,
                   "mailroom: the destructor of the T of queue<T, transient<...>> may not throw");
     static_assert(std::is_object_v<T> && !std::is_const_v<T> && !std::is_array_v<T> && std::is_move_constructible_v<T>,
@@ -364,20 +373,25 @@ template <class T> struct lane_body {
                   "reference, not const, not an array");
 };
 
-template <class T, class Shape> struct lane_for {
-    static_assert(is_lane_shape<Shape>,
-                  "mailroom::transient<Shape>: Shape is mailroom::unbounded, bounded<N> or spsc<N>");
+template <class T, class Shape>
+struct lane_for {
+    static_assert(is_lane_shape<Shape>, "mailroom::transient<Shape>: Shape is mailroom::unbounded, bounded<N> or spsc<N>");
     using type = unbounded_lane<T>;
 };
-template <class T> struct lane_for<T, unbounded> : lane_body<T> { using type = unbounded_lane<T>; };
-template <class T, std::size_t N> struct lane_for<T, bounded<N>> : lane_body<T> {
+template <class T>
+struct lane_for<T, unbounded> : lane_body<T> {
+    using type = unbounded_lane<T>;
+};
+template <class T, std::size_t N>
+struct lane_for<T, bounded<N>> : lane_body<T> {
     using type = bounded_lane<T, bounded<N>::capacity>;
 };
-template <class T, std::size_t N> struct lane_for<T, spsc<N>> : lane_body<T> {
+template <class T, std::size_t N>
+struct lane_for<T, spsc<N>> : lane_body<T> {
     using type = spsc_lane<T, spsc<N>::capacity>;
 };
 
-}  // namespace detail
+} // namespace detail
 
 /// A queue that keeps a message until it is popped, and not longer: at most once.
 template <class T, class Shape>
@@ -386,4 +400,4 @@ public:
     using detail::lane_queue<T, typename detail::lane_for<T, Shape>::type>::lane_queue;
 };
 
-}  // namespace mailroom
+} // namespace mailroom

@@ -70,7 +70,9 @@ struct block {
     }
     void expect_writes(std::uint32_t from, std::uint32_t to) noexcept {
         const auto end = reinterpret_cast<std::uintptr_t>(&slots[0] + to);
-        for (auto at = reinterpret_cast<std::uintptr_t>(&slots[from]); at < end; at += 64) { __builtin_prefetch(reinterpret_cast<const void*>(at), 1); }
+        for (auto at = reinterpret_cast<std::uintptr_t>(&slots[from]); at < end; at += 64) {
+            __builtin_prefetch(reinterpret_cast<const void*>(at), 1);
+        }
     }
 
     /// The word of a message without an envelope, sent at `when`.
@@ -81,7 +83,8 @@ struct block {
     /// The word of one with.
     static std::uint64_t word_of(const envelope* e) noexcept {
         static_assert(alignof(envelope) > slot_bits_mask);
-        return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(e)) | slot_ready | slot_enveloped | (e->is_timed() ? std::uint64_t{slot_timed} : 0);
+        return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(e)) | slot_ready | slot_enveloped |
+               (e->is_timed() ? std::uint64_t{slot_timed} : 0);
     }
 
     static envelope* enveloped(std::uint64_t word) noexcept {

@@ -117,7 +117,7 @@ private:
     }
 
     std::atomic<table*> current_{nullptr};
-    std::uint64_t lowest_ = 0;  // spans [lowest_, highest_) may be installed
+    std::uint64_t lowest_ = 0; // spans [lowest_, highest_) may be installed
     std::uint64_t highest_ = 0;
 };
 

@@ -59,9 +59,8 @@ public:
 
 protected:
     engine(source<T>& from, consume_options&& o)
-        : waiter(&engine::scouted), source_(from), clock_(from.time()), given_(from, clock_), lease_(from.lease()),
-          least_(o.concurrency.min), most_(o.concurrency.max),
-          ahead_(from.has_priorities() || o.max_per_second > 0 ? 1 : o.prefetch),
+        : waiter(&engine::scouted), source_(from), clock_(from.time()), given_(from, clock_), lease_(from.lease()), least_(o.concurrency.min),
+          most_(o.concurrency.max), ahead_(from.has_priorities() || o.max_per_second > 0 ? 1 : o.prefetch),
           capacity_(std::max(from.has_priorities() ? 1 : o.prefetch, static_cast<std::size_t>(o.concurrency.max))), per_key_(o.max_per_key),
           processing_limit_(o.processing_limit), by_executor_(static_cast<bool>(o.executor)), present_(clock_), pace_(o.max_per_second) {
         if (by_executor_) { executor_ = std::make_shared<const executor>(std::move(o.executor)); }
@@ -186,15 +185,15 @@ private:
     std::function<void(std::exception_ptr)> on_error_; // constant until nothing runs any more
 
     std::mutex mutex_;
-    presence present_; // invariant 5
+    presence present_;                  // invariant 5
     std::atomic<bool> stopping_{false}; // written under the mutex
     std::atomic<int> workers_{0};       // likewise
     held_list<T> spare_, taken_, running_;
     std::vector<delivery<T>> batch_; // an empty vector with room
     std::size_t coming_ = 0;         // how many may come out of takes under way
     pace pace_;
-    bool owed_ = false;    // invariant 4
-    bool trouble_ = false; // no memory to take with: a pause
+    bool owed_ = false;            // invariant 4
+    bool trouble_ = false;         // no memory to take with: a pause
     std::shared_ptr<engine> keep_; // ourselves, while the scout waits
     bool scouting_ = false;
     int watchers_ = 0; // workers that the source would wake, or that look

@@ -116,9 +116,7 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
         index_.enter(e, now, now, false);
         move_out(e);
         break;
-    case verb::reject:
-        die(s, e, now, reason.empty() ? reason_rejected : reason);
-        break;
+    case verb::reject: die(s, e, now, reason.empty() ? reason_rejected : reason); break;
     }
     return true;
 }
@@ -173,11 +171,13 @@ inline void cursor::end_lost(page& p, std::uint32_t i) noexcept {
 }
 
 inline bool cursor::extend(const handle& at, duration lease) noexcept {
-    return extend_if(at.place, lease, [&](const entry& e) { return e.turn == at.turn; }, at.turn == 0);
+    return extend_if(
+        at.place, lease, [&](const entry& e) { return e.turn == at.turn; }, at.turn == 0);
 }
 
 inline bool cursor::extend(offset o, std::uint32_t attempt, duration lease) noexcept {
-    return extend_if(o, lease, [&](const entry& e) { return e.attempt == attempt; }, attempt == 1);
+    return extend_if(
+        o, lease, [&](const entry& e) { return e.attempt == attempt; }, attempt == 1);
 }
 
 template <class Match>

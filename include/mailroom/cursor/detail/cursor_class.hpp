@@ -50,13 +50,13 @@
 namespace mailroom::detail {
 
 struct cursor_options {
-    duration lease{};              // zero: none
+    duration lease{}; // zero: none
     retry_policy retry;
     std::size_t max_in_flight = 0; // zero: unlimited
     duration time_to_live{};       // zero: none
     int priorities = 1;
     bool ordered_by_key = false;
-    std::size_t max_dead = 0;      // zero: unlimited
+    std::size_t max_dead = 0; // zero: unlimited
     bool drops_oldest = false;
 
     bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0; }
@@ -128,7 +128,7 @@ public:
         std::size_t ready = 0, in_flight = 0, parked = 0, dead = 0;
         std::uint64_t acked = 0, redelivered = 0, expired = 0, dropped = 0;
         std::uint64_t bytes = 0;
-        duration oldest = duration::max();  // when the oldest unsettled message was sent
+        duration oldest = duration::max(); // when the oldest unsettled message was sent
     };
 
     /// What is left before everything is settled.
@@ -298,14 +298,14 @@ private:
     class session; // the mutex, and what is to be done once it is free
 
     // Words count from the cursor's beginning: a clock's epoch may be far away, and there is room for 36 years only.
-    std::uint64_t word_of(duration deadline) const noexcept { return lane_state::lease_until(deadline == clock::never ? deadline : deadline - epoch_); }
+    std::uint64_t word_of(duration deadline) const noexcept {
+        return lane_state::lease_until(deadline == clock::never ? deadline : deadline - epoch_);
+    }
     duration deadline_of(std::uint64_t word) const noexcept {
         const duration since = lane_state::deadline(word);
         return since == lane_state::latest ? clock::never : epoch_ + since;
     }
-    duration lease_end(duration t) const noexcept {
-        return options_.lease > duration::zero() ? later(t, options_.lease) : clock::never;
-    }
+    duration lease_end(duration t) const noexcept { return options_.lease > duration::zero() ? later(t, options_.lease) : clock::never; }
     void open_next_page(offset at, duration lease_from);
     void open_page(offset at, duration lease_from = clock::never);
     void watch(page& p, duration t) noexcept;
@@ -341,7 +341,8 @@ private:
     void end_lost(page& p, std::uint32_t i) noexcept;
     void move_out(entry& e) noexcept;
     bool may_claim() const noexcept {
-        return !stopped_ && !paused_.load(std::memory_order_relaxed) && (options_.max_in_flight == 0 || index_.count().leased < options_.max_in_flight);
+        return !stopped_ && !paused_.load(std::memory_order_relaxed) &&
+               (options_.max_in_flight == 0 || index_.count().leased < options_.max_in_flight);
     }
 
     cursor_host& host_;
@@ -356,7 +357,7 @@ private:
     // Written by every claim: the first offset nobody has taken, times two, plus one while the index goes first. So a claim of the lane
     // fails if the index got something older meanwhile.
     alignas(64) std::atomic<std::uint64_t> next_{0};
-    std::atomic<offset> seen_{0};             // the stream's head, as some claimer saw it
+    std::atomic<offset> seen_{0}; // the stream's head, as some claimer saw it
     // Read by every claim, written rarely.
     alignas(64) std::atomic<std::int64_t> gate_{clock::never.count()}; // the lane is open before this time
     std::atomic<offset> pages_until_{0};
@@ -373,15 +374,15 @@ private:
     std::vector<page*> stragglers_; // pages that something old keeps, out of the directory; by their first offset
     std::uint64_t scan_ = 0;
     std::size_t scan_straggler_ = 0;
-    duration lane_lease_ = clock::never;  // no lease in the lane ends before
-    duration lane_expiry_ = clock::never; // with a time to live for all: no message of the lane expires before
+    duration lane_lease_ = clock::never;   // no lease in the lane ends before
+    duration lane_expiry_ = clock::never;  // with a time to live for all: no message of the lane expires before
     duration timed_expiry_ = clock::never; // likewise for those with times of their own, which lie below `timed_until_`
     offset timed_until_ = 0;
     std::size_t deferred_ = 0; // words that wait for memory
-    bool is_gated_ = false; // the flag in `next_`
-    bool stopped_ = false;  // the endpoint is going: nothing is handed out
-    bool orphaned_ = false; // it has gone: what is out holds references of its own
-    offset stopped_at_ = 0; // `next_` when the endpoint went
+    bool is_gated_ = false;    // the flag in `next_`
+    bool stopped_ = false;     // the endpoint is going: nothing is handed out
+    bool orphaned_ = false;    // it has gone: what is out holds references of its own
+    offset stopped_at_ = 0;    // `next_` when the endpoint went
     std::uint64_t redelivered_ = 0, expired_ = 0, dropped_ = 0;
     std::int64_t unacked_ = 0; // left the log otherwise than by an ack: died, dropped, purged; less what lives again
 };

@@ -13,9 +13,7 @@ inline void cursor::step() noexcept {
 inline void cursor::step(session& s, duration now) noexcept {
     if (stopped_) { return; }
     if (deferred_ != 0) { retry_deferred(now); }
-    for (entry* e = index_.next_parked(); e != nullptr && e->when <= now; e = index_.next_parked()) {
-        index_.due(*e, now);
-    }
+    for (entry* e = index_.next_parked(); e != nullptr && e->when <= now; e = index_.next_parked()) { index_.due(*e, now); }
     for (entry* e = index_.next_lease(); e != nullptr && e->when <= now; e = index_.next_lease()) {
         index_.take_out(*e);
         e->lapsed = true;

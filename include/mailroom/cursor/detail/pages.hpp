@@ -28,7 +28,7 @@ inline void cursor::open_page(offset at, duration lease_from) {
         const bool sealed = std::none_of(p->state.begin(), p->state.end(), [](const auto& word) {
             return lane_state::kind(word.load(std::memory_order_relaxed)) == lane_state::fresh;
         });
-        if (!sealed) { break; } // a claimer may still look it up
+        if (!sealed) { break; }   // a claimer may still look it up
         stragglers_.push_back(p); // pages leave the directory from its lower end: the order holds
         pages_.remove(p->first, p);
         host_.detach_block(p->first, p->block);
@@ -166,9 +166,7 @@ inline void cursor::retry_deferred(duration now) noexcept {
                 p.state[i].store(lane_state::to(e), std::memory_order_release);
                 --deferred_;
                 index_.enter(*e, now, e->due, false);
-            } catch (...) {
-                return;
-            }
+            } catch (...) { return; }
         }
     });
 }
@@ -186,9 +184,7 @@ inline void cursor::divert(page& p, std::uint32_t i) noexcept {
             index_.enter(*e, now, e->due, false);
             move_out(*e);
         }
-    } catch (...) {
-        defer(p, i, 0);
-    }
+    } catch (...) { defer(p, i, 0); }
 }
 
 /// Takes what lies in the lane below `until` into the index, and answers the last that has not expired. May throw std::bad_alloc;
@@ -239,9 +235,7 @@ inline entry* cursor::take_lease(page& p, std::uint32_t i) noexcept {
     entry* e = nullptr;
     try {
         e = index_.make(p.first + i, 0);
-    } catch (...) {
-        return nullptr;
-    }
+    } catch (...) { return nullptr; }
     while (!word.compare_exchange_weak(seen, lane_state::to(e), std::memory_order_acq_rel, std::memory_order_acquire)) {
         if (lane_state::kind(seen) != lane_state::leased) { // settled meanwhile
             index_.forget(*e);
