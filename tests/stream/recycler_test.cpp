@@ -39,6 +39,7 @@ void burst(recycler<Node>& r, std::size_t size) {
 
 TEST_CASE("recycler: what was given back is used again, as it was left") {
     recycler<node> r;
+    delete r.put(r.get()); // a mistake, as the next line shows
     node* const a = r.get();
     a->mark = 7;
     CHECK(r.put(a) == nullptr);
@@ -48,11 +49,11 @@ TEST_CASE("recycler: what was given back is used again, as it was left") {
     delete r.put(b);
 }
 
-TEST_CASE("recycler: a single burst leaves one spare behind") {
+TEST_CASE("recycler: a single burst leaves nothing behind") {
     recycler<node> r;
     const int before = node::live;
     burst(r, 1000);
-    CHECK(node::live == before + 1);
+    CHECK(node::live == before);
 }
 
 TEST_CASE("recycler: steady work allocates nothing, once it has learnt how much it needs") {

@@ -52,13 +52,13 @@ public:
         return std::nullopt;
     }
 
-    /// Whether a message without properties needs nothing but its place: the usual queue.
+    /// Whether a message without properties needs nothing but its place: the usual queue, bounded or not.
     bool is_plain() const noexcept { return is_plain_; }
-    /// Appends one message to a plain queue; no_offset, and nothing taken, where it is closed. Throws std::bad_alloc only.
+    /// Appends one message to a plain queue; no_offset, and nothing taken, where it is closed or full. Throws std::bad_alloc only.
     offset append(T& value) {
         outgoing<T> out(value);
         const duration now = coarse();
-        const auto place = stream_.take(1, now, [](offset) { return true; });
+        const auto place = stream_.take(1, now, [this](offset first) { return bounds_.admits(first, 1); });
         if (!place.taken) [[unlikely]] { return no_offset; }
         slot_block& b = *stream_.at(place.first);
         const std::uint32_t i = index_in_span(place.first);
@@ -123,7 +123,7 @@ protected:
                        .ordered_by_key = o.ordered_by_key,
                        .max_dead = o.max_dead,
                        .drops_oldest = o.overflow == overflow::drop_oldest}),
-          validate_(o.validate), is_plain_(!o.validate && o.max_messages == 0 && o.max_bytes == 0 && o.budget == nullptr),
+          validate_(o.validate), is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr),
           bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
         if (o.deduplicate.window > duration::zero() || o.deduplicate.until_settled) {
             known_ids_ = std::make_unique<deduplicator>(o.deduplicate.window, o.deduplicate.until_settled);

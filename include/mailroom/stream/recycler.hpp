@@ -1,7 +1,7 @@
 // recycler: a free list that learns how much is worth keeping.
 //
-// It keeps one spare. When a node is needed soon after one was given back to the allocator, that was a mistake, and it keeps one more
-// from then on, `most` at the most. So steady work allocates nothing, a single burst leaves nothing behind, and repeated small bursts
+// It keeps nothing at first. When a node is needed soon after one was given back to the allocator, that was a mistake, and it keeps one
+// more from then on, `most` at the most. So steady work allocates nothing, a single burst leaves nothing behind, and repeated small bursts
 // are remembered. Not thread-safe: its owner's mutex protects it.
 #pragma once
 
@@ -58,7 +58,7 @@ public:
 private:
     Node* free_ = nullptr;
     std::size_t count_ = 0;
-    std::size_t keep_ = 1;
+    std::size_t keep_ = 0;
     std::size_t mistakes_ = 0; // nodes given back that may be needed again
 };
 
