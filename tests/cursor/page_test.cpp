@@ -59,3 +59,40 @@ TEST_CASE("page: is complete when every slot is released, not before") {
     }
     CHECK(p.complete());
 }
+
+TEST_CASE("page_list: pages are found by their first offset, wherever others have left") {
+    constexpr std::size_t count = 300;
+    std::vector<page> pages(count);
+    mailroom::detail::page_list list;
+    for (std::size_t i = 0; i < count; ++i) {
+        pages[i].first = i * span;
+        list.push_back(pages[i]);
+    }
+    const auto check = [&](std::size_t from, std::size_t step) { // those that are left: from, from + step, ...
+        std::size_t seen = 0;
+        for (const page* p : list) {
+            CHECK(p->first == (from + seen * step) * span);
+            CHECK(&list[seen] == p);
+            ++seen;
+        }
+        CHECK(seen == list.size());
+        for (std::size_t i = 0; i < count; ++i) {
+            const bool is_left = i >= from && (i - from) % step == 0;
+            CHECK(list.find(pages[i].first) == (is_left ? &pages[i] : nullptr));
+        }
+    };
+    check(0, 1);
+    for (std::size_t i = 1; i < count; i += 2) { list.erase(pages[i]); } // from within
+    check(0, 2);
+    for (std::size_t i = 0; i < 200; i += 2) { list.erase(pages[i]); } // from the front
+    check(200, 2);
+    list.erase(pages[0]); // not there any more: no effect
+    page twin;
+    twin.first = pages[200].first;
+    list.erase(twin); // another one
+    check(200, 2);
+    list.clear();
+    CHECK(list.empty());
+    list.push_back(pages[7]);
+    CHECK(list.find(pages[7].first) == &pages[7]);
+}

@@ -15,9 +15,12 @@
 #include <mailroom/base/basics.hpp>
 #include <mailroom/stream/directory.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace mailroom::detail {
 
@@ -60,6 +63,46 @@ struct page {
         }
         return true;
     }
+};
+
+/// Pages by their first offset. Those that leave are mostly the first: that costs no more than a step.
+class page_list {
+public:
+    auto begin() const noexcept { return pages_.begin() + static_cast<std::ptrdiff_t>(gone_); }
+    auto end() const noexcept { return pages_.end(); }
+    bool empty() const noexcept { return size() == 0; }
+    std::size_t size() const noexcept { return pages_.size() - gone_; }
+    page& operator[](std::size_t i) const noexcept { return *pages_[gone_ + i]; }
+
+    /// The page of the span that begins at `first`, or nullptr.
+    page* find(offset first) const noexcept {
+        const auto at = place_of(first);
+        return at != end() && (*at)->first == first ? *at : nullptr;
+    }
+    /// Adds one that begins later than all others. May throw std::bad_alloc.
+    void push_back(page& p) { pages_.push_back(&p); }
+    /// Takes one out, if it is there.
+    void erase(const page& p) noexcept {
+        const auto at = place_of(p.first);
+        if (at == end() || *at != &p) { return; }
+        if (at != begin()) {
+            pages_.erase(at);
+        } else if (++gone_ > 32 && gone_ > pages_.size() / 2) {
+            pages_.erase(pages_.begin(), begin());
+            gone_ = 0;
+        }
+    }
+    void clear() noexcept {
+        pages_.clear();
+        gone_ = 0;
+    }
+
+private:
+    std::vector<page*>::const_iterator place_of(offset first) const noexcept {
+        return std::lower_bound(begin(), end(), first, [](const page* p, offset o) { return p->first < o; });
+    }
+    std::vector<page*> pages_;
+    std::size_t gone_ = 0; // from the beginning
 };
 
 } // namespace mailroom::detail

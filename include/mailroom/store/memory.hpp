@@ -67,14 +67,14 @@ public:
     /// Up to `max` deliveries to `sink(x)`, which may not throw; x converts to a delivery<T>, once. Never waits.
     template <class Sink>
     std::size_t take(std::size_t max, Sink sink) {
+        const auto give = [&](entry& e) { sink(maker{*this, static_cast<const T*>(e.body), e.cover, {&e, e.turn, e.attempt, e.offset}}); };
+        if (cursor_.is_always_index()) { return cursor_.claim_index(max, give); }
         const duration t = coarse();
         const auto now = [t] { return t; };
         for (;;) {
             if (!cursor_.lane_is_open(now)) {
-                const std::size_t n = cursor_.claim_index(max, [&](entry& e) {
-                    sink(maker{*this, static_cast<const T*>(e.body), e.cover, {&e, e.turn, e.attempt, e.offset}});
-                });
-                if (n != 0 || cursor_.is_always_index() || cursor_.paused() || is_gone()) { return n; }
+                const std::size_t n = cursor_.claim_index(max, give);
+                if (n != 0 || cursor_.paused() || is_gone()) { return n; }
             }
             const std::size_t n = take_lane(max, t, sink);
             if (n != again) { return n; }

@@ -103,7 +103,8 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
         let_go(s, e);
         return false;
     }
-    const duration now = clock_.now();
+    // Only what waits for its key, or for a time, needs to know what time it is.
+    const duration now = what == verb::ack && e.group == nullptr ? duration::zero() : clock_.now();
     index_.take_out(e);
     --e.holders;
     e.lapsed = false;

@@ -314,7 +314,6 @@ private:
     void relieve(page& p) noexcept;
     void free_page(page& p) noexcept;
     page* page_of(offset o) const noexcept;
-    std::vector<page*>::const_iterator straggler(offset first) const noexcept;
     template <class Fn>
     void each_page(Fn fn) noexcept;
     void release_slot(page& p, std::uint32_t i) noexcept;
@@ -371,7 +370,7 @@ private:
     std::mutex mutex_; // all below, and writing what is between `gate_` and here
     index index_;
     recycler<page> spare_pages_;
-    std::vector<page*> stragglers_; // pages that something old keeps, out of the directory; by their first offset
+    page_list stragglers_; // pages that something old keeps, out of the directory
     std::uint64_t scan_ = 0;
     std::size_t scan_straggler_ = 0;
     duration lane_lease_ = clock::never;   // no lease in the lane ends before

@@ -28,8 +28,8 @@ inline void cursor::open_page(offset at, duration lease_from) {
         const bool sealed = std::none_of(p->state.begin(), p->state.end(), [](const auto& word) {
             return lane_state::kind(word.load(std::memory_order_relaxed)) == lane_state::fresh;
         });
-        if (!sealed) { break; }   // a claimer may still look it up
-        stragglers_.push_back(p); // pages leave the directory from its lower end: the order holds
+        if (!sealed) { break; }    // a claimer may still look it up
+        stragglers_.push_back(*p); // pages leave the directory from its lower end: the order holds
         pages_.remove(p->first, p);
         host_.detach_block(p->first, p->block);
     }
@@ -55,7 +55,7 @@ inline void cursor::tidy() noexcept {
     }
     if (!stragglers_.empty()) {
         if (++scan_straggler_ >= stragglers_.size()) { scan_straggler_ = 0; }
-        tidy_page(*stragglers_[scan_straggler_]);
+        tidy_page(stragglers_[scan_straggler_]);
     }
 }
 
@@ -87,13 +87,8 @@ inline void cursor::relieve(page& p) noexcept {
 inline void cursor::free_page(page& p) noexcept {
     host_.release_block(p.first, p.block);
     pages_.remove(p.first, &p);
-    if (const auto at = straggler(p.first); at != stragglers_.end() && *at == &p) { stragglers_.erase(at); }
+    stragglers_.erase(p);
     delete spare_pages_.put(&p);
-}
-
-/// Where among the stragglers the page of `first` is, or would be.
-inline std::vector<page*>::const_iterator cursor::straggler(offset first) const noexcept {
-    return std::lower_bound(stragglers_.begin(), stragglers_.end(), first, [](const page* p, offset o) { return p->first < o; });
 }
 
 inline page* cursor::page_of(offset o) const noexcept {
@@ -102,8 +97,7 @@ inline page* cursor::page_of(offset o) const noexcept {
         page* const p = pages_.in_span(s);
         if (p != nullptr) { return p; }
     }
-    const auto at = straggler(o - index_in_span(o));
-    return at != stragglers_.end() && (*at)->first == o - index_in_span(o) ? *at : nullptr;
+    return stragglers_.find(o - index_in_span(o));
 }
 
 template <class Fn>
