@@ -309,14 +309,11 @@ TEST_CASE("consumer: a manual handler that neither settles nor keeps its deliver
     log_of<std::uint32_t> attempts;
     std::optional<delivery<int>> kept;
     auto c = q.consume([&](delivery<int> d) {
-        attempts.add(d.attempt());
-        if (d.attempt() == 1) {
-            d.nack(0s);
-        } else if (d.attempt() == 2) {
-            throw 1;
-        } else {
-            kept.emplace(std::move(d));
-        }
+        const std::uint32_t attempt = d.attempt();
+        if (attempt == 3) { kept.emplace(std::move(d)); }
+        attempts.add(attempt); // whoever sees the third sees what was kept
+        if (attempt == 1) { d.nack(0s); }
+        if (attempt == 2) { throw 1; }
     });
     q.send(7);
     CHECK(attempts.await(3) == std::vector<std::uint32_t>{1, 2, 3});
