@@ -61,4 +61,9 @@ inline constexpr bool is_transient<transient<Shape>> = true;
 template <class T, class Persistence = memory>
 class queue;
 
+/// A topic of T; each message goes to every subscription. Defined in mailroom/topic.hpp, and for `transient` in
+/// mailroom/store/transient_topic.hpp.
+template <class T, class Persistence = memory>
+class topic;
+
 } // namespace mailroom
