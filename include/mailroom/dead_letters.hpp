@@ -17,8 +17,26 @@ namespace mailroom {
 
 namespace detail {
 
-template <class T>
-class memory_core;
+/// Where dead letters lie: with one cursor, or one for each partition.
+class morgue {
+public:
+    virtual std::size_t dead_parts() const noexcept = 0;
+    virtual cursor& dead_state(std::size_t part) noexcept = 0;
+    /// `ack` ends a dead letter, every other verb puts it back.
+    virtual settler& dead_settler(std::size_t part) noexcept = 0;
+    virtual bool revive(std::size_t part, const handle&) noexcept = 0;
+    virtual clock& dead_clock() const noexcept = 0;
+    /// Calls `try_once()` until it answers true, waiting in between for somebody to die.
+    struct attempt_to {
+        bool (*call)(void*);
+        void* with;
+        bool operator()() const { return call(with); }
+    };
+    virtual bool wait_for_dead(attempt_to try_once, duration deadline) = 0;
+
+protected:
+    ~morgue() = default;
+};
 
 } // namespace detail
 
@@ -38,8 +56,8 @@ private:
     template <class>
     friend class dead_letters;
 
-    dead_letter(detail::settler& owner, const detail::entry& e, const detail::handle& at, std::string reason)
-        : delivery<T>(owner, static_cast<const T*>(e.body), e.cover, at, 0), reason_(std::move(reason)), attempts_(e.attempt) {
+    dead_letter(detail::settler& owner, const detail::entry& e, const detail::handle& at, int part, std::string reason)
+        : delivery<T>(owner, static_cast<const T*>(e.body), e.cover, at, part), reason_(std::move(reason)), attempts_(e.attempt) {
         if (e.history != nullptr) {
             first_failure_ = e.history->first_failure;
             last_failure_ = e.history->last_failure;
@@ -56,63 +74,84 @@ private:
 template <class T>
 class dead_letters {
 public:
-    explicit dead_letters(detail::memory_core<T>& core) noexcept : core_(core) {}
+    explicit dead_letters(detail::morgue& where) noexcept : where_(where) {}
     dead_letters(const dead_letters&) = delete;
     dead_letters& operator=(const dead_letters&) = delete;
 
     /// The first that nobody holds, or nullopt. One lock; may allocate for the reason.
-    std::optional<dead_letter<T>> try_receive() { return claim(no_offset); }
+    std::optional<dead_letter<T>> try_receive() {
+        std::optional<dead_letter<T>> out;
+        for (std::size_t part = 0; part < where_.dead_parts() && !out; ++part) {
+            if (auto next = claim(part, no_offset)) { out.emplace(std::move(*next)); }
+        }
+        return out;
+    }
     /// The same, waiting at most `limit` for one to die.
     std::optional<dead_letter<T>> receive_for(duration limit) {
         std::optional<dead_letter<T>> out;
-        const auto found = [&] {
+        auto found = [&] {
             if (!out) {
                 if (auto next = try_receive()) { out.emplace(std::move(*next)); }
             }
             return out.has_value();
         };
-        core_.wait_for_dead(found, detail::deadline_after(core_.time(), limit));
+        const detail::morgue::attempt_to attempt{[](void* with) { return (*static_cast<decltype(found)*>(with))(); }, &found};
+        where_.wait_for_dead(attempt, detail::deadline_after(where_.dead_clock(), limit));
         return out;
     }
 
     /// How many there are, those being looked at included.
-    std::size_t size() const { return core_.dead_side().dead_count(); }
+    std::size_t size() const {
+        std::size_t n = 0;
+        for (std::size_t part = 0; part < where_.dead_parts(); ++part) { n += where_.dead_state(part).dead_count(); }
+        return n;
+    }
     /// The first `n` live again: ready at their own place, their attempts starting at 1, room or not. Returns how many.
-    std::size_t redrive(std::size_t n) { return core_.dead_side().redrive(n); }
+    std::size_t redrive(std::size_t n) {
+        std::size_t done = 0;
+        for (std::size_t part = 0; part < where_.dead_parts() && done < n; ++part) { done += where_.dead_state(part).redrive(n - done); }
+        return done;
+    }
     /// Those for which `pred(const dead_letter<T>&)`, or `pred(const T&)`, holds live again. A generic lambda gets the dead letter.
     /// `pred` runs without any library lock. Returns how many.
     template <class Pred>
     std::size_t redrive_if(Pred pred) {
         std::size_t n = 0;
-        for (const offset place : core_.dead_side().dead_places()) {
-            std::optional<dead_letter<T>> letter = claim(place);
-            if (!letter) { continue; }
-            bool chosen = false;
-            if constexpr (std::is_invocable_r_v<bool, Pred&, const dead_letter<T>&>) {
-                chosen = pred(std::as_const(*letter));
-            } else {
-                chosen = pred(letter->body());
+        for (std::size_t part = 0; part < where_.dead_parts(); ++part) {
+            for (const offset place : where_.dead_state(part).dead_places()) {
+                std::optional<dead_letter<T>> letter = claim(part, place);
+                if (!letter) { continue; }
+                bool chosen = false;
+                if constexpr (std::is_invocable_r_v<bool, Pred&, const dead_letter<T>&>) {
+                    chosen = pred(std::as_const(*letter));
+                } else {
+                    chosen = pred(letter->body());
+                }
+                if (chosen && where_.revive(part, detail::delivery_access::disarm(*letter))) { ++n; }
             }
-            if (chosen && core_.revive(detail::delivery_access::disarm(*letter))) { ++n; }
         }
         return n;
     }
     /// Ends all that nobody holds. Returns how many; they count as dropped.
-    std::size_t purge() { return core_.dead_side().purge_dead(); }
+    std::size_t purge() {
+        std::size_t n = 0;
+        for (std::size_t part = 0; part < where_.dead_parts(); ++part) { n += where_.dead_state(part).purge_dead(); }
+        return n;
+    }
 
 private:
-    std::optional<dead_letter<T>> claim(offset place) {
+    std::optional<dead_letter<T>> claim(std::size_t part, offset place) {
         std::optional<dead_letter<T>> out;
-        core_.dead_side().claim_dead(
+        where_.dead_state(part).claim_dead(
             [&](detail::entry& e) {
                 const detail::handle at{&e, e.turn, e.attempt, e.offset};
-                out.emplace(dead_letter<T>(core_.dead_settler(), e, at, e.history != nullptr ? e.history->reason : std::string()));
+                out.emplace(dead_letter<T>(where_.dead_settler(part), e, at, static_cast<int>(part), e.history != nullptr ? e.history->reason : std::string()));
             },
             place);
         return out;
     }
 
-    detail::memory_core<T>& core_;
+    detail::morgue& where_;
 };
 
 } // namespace mailroom

@@ -245,7 +245,7 @@ TEST_CASE("index: random moves keep counts, order and keys right") {
                 eligible += e->where == place::ready;
                 if (e->group != nullptr && e->where != place::waiting) { ++current[e->group->key]; }
                 if (e->where != place::leased) { oldest = std::min(oldest, o); }
-                if (e->where == place::ready && (best == nullptr || mailroom::detail::by_place()(*e, *best))) { best = e; }
+                if (e->where == place::ready && (best == nullptr || e->level > best->level || (e->level == best->level && e->offset < best->offset))) { best = e; }
             }
             const auto& c = x.i.count();
             bool right = c.ready == ready && c.parked == parked && c.leased == leased && x.i.eligible() == eligible && x.i.best() == best &&

@@ -37,6 +37,7 @@ struct scripted final : mailroom::detail::settler {
     bool reject(const handle& at, std::string reason) noexcept override { return note("reject '" + reason + "'", at); }
     bool extend(const handle& at, duration d) noexcept override { return note("extend " + std::to_string(d.count()), at); }
     mailroom::time_point sent_at(const handle&) const noexcept override { return noon; }
+    void end_look(const handle&) noexcept override {}
 };
 
 using calls = std::vector<std::string>;

@@ -77,6 +77,7 @@ private:
     bool reject(const handle& at, std::string) noexcept override { return say("reject ", at); }
     bool extend(const handle& at, duration) noexcept override { return say("extend ", at); }
     mailroom::time_point sent_at(const handle&) const noexcept override { return mailroom::time_point(std::chrono::seconds(7)); }
+    void end_look(const handle&) noexcept override {}
     void destroy() noexcept override {
         if (gone_ != nullptr) { *gone_ = true; }
         delete this;

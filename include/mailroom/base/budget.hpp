@@ -35,9 +35,11 @@ public:
     }
     /// Takes `bytes` whether they are left or not: what lives again. For endpoints.
     void force(std::size_t bytes) noexcept { used_.fetch_add(bytes, std::memory_order_seq_cst); }
+    /// Gives back; the caller wakes who waits, once it holds no lock. For endpoints.
+    void credit(std::size_t bytes) noexcept { used_.fetch_sub(bytes, std::memory_order_seq_cst); }
     /// Gives back, and wakes the senders that wait for room. For endpoints.
     void give_back(std::size_t bytes) noexcept {
-        used_.fetch_sub(bytes, std::memory_order_seq_cst);
+        credit(bytes);
         for (std::size_t n = senders_.size(); n != 0; --n) {
             detail::waiter* const w = senders_.take(detail::nothing());
             if (w == nullptr) { break; }

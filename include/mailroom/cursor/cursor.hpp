@@ -16,7 +16,8 @@ inline void cursor::pause(bool on) noexcept {
 inline cursor::rest cursor::remaining() noexcept {
     const std::lock_guard lock(mutex_);
     const auto& n = index_.count();
-    const offset taken = next();
+    const offset taken = moving_ ? stopped_at_ : next();
+    if (moving_) { return rest::momentarily; }
     if (n.ready + n.parked + n.leased + deferred_ != 0 || host_.head() > taken) { return rest::some; }
     rest result = rest::nothing;
     each_page([&](page& p) {
@@ -24,7 +25,7 @@ inline cursor::rest cursor::remaining() noexcept {
             const auto kind = lane_state::kind(p.state[i].load(std::memory_order_seq_cst));
             if (kind == lane_state::leased) {
                 result = rest::some;
-            } else if (kind == lane_state::fresh && result == rest::nothing) {
+            } else if ((kind == lane_state::fresh || kind == lane_state::absent) && result == rest::nothing) {
                 result = rest::momentarily;
             }
         }
@@ -56,7 +57,7 @@ inline cursor::drop_outlook cursor::droppable() noexcept {
     session s(*this);
     step(s, clock_.now());
     const offset head = host_.head();
-    const offset taken = std::min(next(), head);
+    const offset taken = taken_until(head);
     drop_outlook o{index_.count().ready + index_.count().parked + static_cast<std::size_t>(head - taken), index_.leased_bytes()};
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
@@ -120,16 +121,18 @@ inline cursor::counters cursor::count() noexcept {
     } catch (...) {}
     counters c;
     const offset head = host_.head();
-    const offset taken = std::min(next(), head);
-    c.ready = static_cast<std::size_t>(head - taken) + index_.count().ready + deferred_;
+    const offset taken = taken_until(head);
+    c.ready = static_cast<std::size_t>(head - taken - host_.count_absent(taken, head)) + index_.count().ready + deferred_;
     c.in_flight = index_.count().leased;
     c.parked = index_.count().parked;
     c.dead = index_.count().dead;
     c.bytes = host_.weigh(taken, head);
+    std::size_t momentary = 0;
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
             const auto kind = lane_state::kind(p.state[i].load(std::memory_order_acquire));
             if (kind == lane_state::fresh) { ++c.in_flight; }
+            if (kind == lane_state::absent) { ++momentary; }
             if (kind != lane_state::leased) { continue; }
             ++c.in_flight;
             c.bytes += host_.weight(p.block, i);
@@ -148,8 +151,10 @@ inline cursor::counters cursor::count() noexcept {
         c.bytes += e.bytes;
         c.oldest = std::min(c.oldest, e.sent);
     });
-    const std::int64_t unsettled = static_cast<std::int64_t>(c.ready + c.in_flight + c.parked);
-    c.acked = static_cast<std::uint64_t>(static_cast<std::int64_t>(head) - unsettled - unacked_);
+    const std::int64_t unsettled = static_cast<std::int64_t>(index_.count().ready + deferred_ + c.in_flight + c.parked + momentary);
+    const std::int64_t skipped = static_cast<std::int64_t>(skipped_.load(std::memory_order_relaxed));
+    c.acked = static_cast<std::uint64_t>(std::max<std::int64_t>(0, static_cast<std::int64_t>(taken) - uncounted_ - unsettled - unacked_ - skipped));
+    c.filtered = filtered_.load(std::memory_order_relaxed);
     c.redelivered = redelivered_;
     c.expired = expired_;
     c.dropped = dropped_;
@@ -274,6 +279,145 @@ inline std::size_t cursor::purge_dead() noexcept {
     return n;
 }
 
+// ------------------------------------------------------------------------------------------------------------------------------ moving
+
+inline offset cursor::floor() noexcept {
+    const std::lock_guard lock(mutex_);
+    offset lowest = taken_until(host_.head());
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span && p.first + i < lowest; ++i) {
+            const std::uint64_t seen = p.state[i].load(std::memory_order_acquire);
+            const auto kind = lane_state::kind(seen);
+            if (kind == lane_state::leased || kind == lane_state::fresh || kind == lane_state::deferred) { lowest = p.first + i; }
+        }
+    });
+    index_.each([&](const entry& e) {
+        if (!e.settled && e.where != entry::place::dead && e.where != entry::place::held_dead) { lowest = std::min(lowest, e.offset); }
+    });
+    return lowest;
+}
+
+/// Whether nobody is between claiming a message and saying what becomes of it. What is leased or looked at loses its hold on the way.
+inline bool cursor::quiesced(session* s) noexcept {
+    bool quiet = true;
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span; ++i) {
+            auto& word = p.state[i];
+            std::uint64_t seen = word.load(std::memory_order_acquire);
+            while ((lane_state::kind(seen) == lane_state::leased || seen == lane_state::popped) &&
+                   !word.compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel, std::memory_order_acquire)) {}
+            const auto kind = lane_state::kind(seen);
+            if (kind == lane_state::leased && s != nullptr) {
+                ++unacked_;
+                s->left(1, static_cast<std::int64_t>(host_.weight(p.block, i)));
+            }
+            if (kind == lane_state::ended && seen != lane_state::popped) { quiet = false; }
+            if ((kind == lane_state::fresh || kind == lane_state::absent) && p.first + i < stopped_at_) { quiet = false; }
+        }
+    });
+    return quiet;
+}
+
+/// A message counts no more, whoever holds it. The entry is nowhere.
+inline void cursor::depart(session& s, entry& e, duration now) noexcept {
+    e.lapsed = false;
+    if (e.holders != 0) {
+        index_.forget(e);
+        e.departed = true;
+        departed_.push_back(e);
+    }
+    remove(s, e, now);
+}
+
+template <class Move>
+void cursor::seek(offset to, Move move) {
+    {
+        session s(*this);
+        if (stopped_) { return; }
+        std::size_t pages = 0;
+        each_page([&](page&) { ++pages; });
+        stale_.reserve(pages + 1); // who was about to claim may open one more
+        moving_ = stopped_ = true;
+        stopped_at_ = place_in(next_.exchange(nothing_left, std::memory_order_seq_cst)); // and finds nothing
+    }
+    for (unsigned round = 0;; ++round) {
+        {
+            session s(*this);
+            if (quiesced(&s)) {
+                move_to(s, to, move);
+                return;
+            }
+        }
+        clock_.relax(round);
+    }
+}
+
+template <class Move>
+void cursor::move_to(session& s, offset to, Move& move) noexcept {
+    const duration now = clock_.now();
+    const auto all = [&](auto next) {
+        while (entry* const e = next()) {
+            ++unacked_;
+            index_.take_out(*e);
+            depart(s, *e, now);
+        }
+    };
+    do {
+        all([&] { return index_.best(); });
+        all([&] { return index_.next_parked(); });
+        all([&] { return index_.next_lease(); });
+    } while (index_.eligible() != 0);
+    entry* chain = nullptr; // the dead that will be read again
+    index_.each([&](entry& e) {
+        if (e.offset < to || e.settled || (e.where != entry::place::dead && e.where != entry::place::held_dead)) { return; }
+        e.node = chain; // bodies are shared: no node is in use
+        chain = &e;
+    });
+    while (chain != nullptr) {
+        entry& e = *chain;
+        chain = static_cast<entry*>(std::exchange(e.node, nullptr));
+        index_.take_out(e);
+        depart(s, e, now);
+        s.left(-1, static_cast<std::int64_t>(e.bytes)); // it had left when it died
+    }
+    // Pages go when what is out of them is back.
+    page* done = nullptr;
+    stragglers_.clear_into(stale_);
+    for (std::uint64_t at = pages_.lowest(); at < pages_.highest(); ++at) {
+        if (page* const p = pages_.in_span(at)) { stale_.push_back(p); }
+    }
+    for (page* const p : stale_) {
+        pages_.remove(p->first, p);
+        for (std::uint32_t i = 0; i < span; ++i) {
+            const auto kind = lane_state::kind(p->state[i].load(std::memory_order_relaxed));
+            if (kind == lane_state::deferred) {
+                --deferred_;
+                ++unacked_;
+            }
+            if (kind == lane_state::deferred || kind == lane_state::fresh || kind == lane_state::absent) {
+                p->state[i].store(lane_state::released, std::memory_order_relaxed);
+            }
+        }
+        if (p->complete()) {
+            p->next_free = done;
+            done = p;
+        }
+    }
+    while (done != nullptr) { free_page(*std::exchange(done, done->next_free)); }
+
+    const offset from = to - index_in_span(to);
+    move(stopped_at_, pages_until_.load(std::memory_order_relaxed), from);
+    uncounted_ += static_cast<std::int64_t>(to) - static_cast<std::int64_t>(stopped_at_);
+    begun_ = to;
+    pages_until_.store(from, std::memory_order_relaxed);
+    lane_lease_ = clock::never;
+    if (to < timed_until_) { timed_expiry_ = now; } // these are watched again
+    ++moves_; // who read `next_` before, and finds the same place now, does not find the same word
+    next_.store(moves_ << move_shift | to << 1 | (always_index_ ? 1 : 0), std::memory_order_seq_cst);
+    is_gated_ = always_index_;
+    moving_ = stopped_ = false;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------------- the end
 
 template <class Keep>
@@ -283,27 +427,18 @@ void cursor::orphan(Keep keep) noexcept {
         stopped_ = true;
         gate_.store(0, std::memory_order_relaxed);
         index_state_.store(index_shut, std::memory_order_seq_cst);
-        stopped_at_ = next_.exchange(nothing_left, std::memory_order_seq_cst) >> 1; // whoever was about to claim finds nothing
+        stopped_at_ = place_in(next_.exchange(nothing_left, std::memory_order_seq_cst)); // whoever was about to claim finds nothing
     }
     for (unsigned round = 0;; ++round) {
-        std::size_t out = 0;
-        bool busy = false; // somebody is about to say what becomes of a message, and may need the mutex for that
         {
             const std::lock_guard lock(mutex_);
-            each_page([&](page& p) {
-                for (std::uint32_t i = 0; i < span && p.first + i < stopped_at_; ++i) {
-                    auto& word = p.state[i];
-                    std::uint64_t seen = word.load(std::memory_order_acquire);
-                    while (
-                        lane_state::kind(seen) == lane_state::leased &&
-                        !word.compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel, std::memory_order_acquire)) {}
-                    const auto kind = lane_state::kind(seen);
-                    out += kind == lane_state::leased || kind == lane_state::lost ? 1u : 0u;
-                    busy = busy || kind == lane_state::fresh || kind == lane_state::ended;
-                }
-            });
-            if (!busy) {
+            if (quiesced(nullptr)) { // nobody is about to say what becomes of a message, and may need the mutex for that
+                std::size_t out = 0;
+                each_page([&](page& p) {
+                    for (const auto& word : p.state) { out += lane_state::kind(word.load(std::memory_order_relaxed)) == lane_state::lost ? 1u : 0u; }
+                });
                 index_.each([&](const entry& e) { out += e.holders; });
+                for (const entry* e = departed_.front(); e != nullptr; e = e->next) { out += e->holders; }
                 orphaned_ = true;
                 keep(out);
                 return;
@@ -326,7 +461,11 @@ inline void cursor::clear() noexcept {
         host_.end(e);
     };
     index_.each([&](entry& e) { host_.end(e); });
-    const offset head = host_.head();
+    while (entry* const e = departed_.pop_front()) {
+        host_.end(*e);
+        index_.recycle(*e);
+    }
+    const offset head = options_.shares_bodies ? 0 : host_.head();
     for (offset o = stopped_at_; o < head; ++o) { end_slot(host_.block_of(o), index_in_span(o)); }
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span; ++i) {
@@ -338,6 +477,7 @@ inline void cursor::clear() noexcept {
         delete &p;
     });
     stragglers_.clear();
+    stale_.clear();
 }
 
 } // namespace mailroom::detail

@@ -7,6 +7,7 @@
 #include <mailroom/base/basics.hpp>
 #include <mailroom/cursor/entry.hpp>
 #include <mailroom/cursor/heap.hpp>
+#include <mailroom/cursor/sharing.hpp>
 #include <mailroom/stream/recycler.hpp>
 
 #include <cstddef>
@@ -20,8 +21,9 @@ namespace mailroom::detail {
 class index {
 public:
     /// `keeps_age`: the oldest message that is not handed out will be asked for.
-    index(int levels, bool by_key, bool keeps_age)
-        : fresh_(static_cast<std::size_t>(levels)), levels_(levels), by_key_(by_key), keeps_age_(keeps_age) {}
+    /// `shares`: who gets which key, where members share them; each then has a level of his own, and level 0 is anybody's.
+    index(int levels, bool by_key, bool keeps_age, key_shares* shares = nullptr)
+        : ready_(static_cast<std::size_t>(levels)), by_key_(by_key), keeps_age_(keeps_age), shares_(shares) {}
     index(const index&) = delete;
     index& operator=(const index&) = delete;
     ~index() {
@@ -70,6 +72,7 @@ public:
 
     /// Forgets an entry that is nowhere. It stays valid until `recycle`.
     void forget(entry& e) noexcept {
+        if (e.departed) { return; }
         entry** link = &buckets_[hash(e.offset)];
         while (*link != &e) { link = &(*link)->next_same_bucket; }
         *link = e.next_same_bucket;
@@ -173,10 +176,10 @@ public:
     void take_out(entry& e) noexcept {
         switch (e.where) {
         case entry::place::ready:
-            if (ready_again_.holds(e)) {
-                ready_again_.erase(e);
+            if (ready_[e.level].again.holds(e)) {
+                ready_[e.level].again.erase(e);
             } else {
-                fresh_[e.level].erase(e);
+                ready_[e.level].fresh.erase(e);
             }
             --count_.ready;
             --eligible_;
@@ -235,15 +238,33 @@ public:
 
     /// What is to be handed out next: the highest level, then the lowest offset. Nullptr: nothing is ready.
     entry* best() const noexcept {
-        entry* const again = ready_again_.top();
-        for (int level = levels_ - 1; level >= 0; --level) {
-            entry* const first = fresh_[static_cast<std::size_t>(level)].front();
-            const bool other = again != nullptr && again->level == level;
-            if (first == nullptr && !other) { continue; }
-            if (first == nullptr) { return again; }
-            return other && again->offset < first->offset ? again : first;
+        for (auto level = ready_.rbegin(); level != ready_.rend(); ++level) {
+            if (entry* const e = level->first()) { return e; }
         }
         return nullptr;
+    }
+    /// The same among what `member` may be given.
+    entry* best_for(std::uint32_t member) noexcept {
+        for (;;) {
+            entry* const mine = member < ready_.size() ? ready_[member].first() : nullptr;
+            entry* const anybodys = ready_[0].first();
+            if (anybodys == nullptr || (mine != nullptr && mine->offset < anybodys->offset)) { return mine; }
+            const std::uint32_t level = level_of(*anybodys);
+            if (level == 0 || level == member) { return anybodys; }
+            move_to(*anybodys, level); // its key belongs to somebody by now
+        }
+    }
+    bool has_for(std::uint32_t member) const noexcept {
+        return !ready_[0].empty() || (member < ready_.size() && !ready_[member].empty());
+    }
+    /// There is a member of this number. May throw std::bad_alloc.
+    void make_level(std::uint32_t member) {
+        if (ready_.size() <= member) { ready_.resize(member + 1); }
+    }
+    /// A member has gone, its keys belong to others: so does what was ready for it.
+    void clear_level(std::uint32_t member) noexcept {
+        if (member >= ready_.size()) { return; }
+        while (entry* const e = ready_[member].first()) { move_to(*e, level_of(*e)); }
     }
     /// How many `best` could give, one after the other.
     std::size_t eligible() const noexcept { return eligible_; }
@@ -289,13 +310,24 @@ private:
             return;
         }
         e.where = entry::place::ready;
+        if (shares_ != nullptr) { e.level = level_of(e); }
         if (fresh) {
-            fresh_[e.level].push_back(e);
+            ready_[e.level].fresh.push_back(e);
         } else {
-            ready_again_.push(e);
+            ready_[e.level].again.push(e);
         }
         ++count_.ready;
         ++eligible_;
+    }
+    std::uint16_t level_of(const entry& e) const noexcept { return e.group != nullptr ? shares_->owner_of(e.group->key) : std::uint16_t{0}; }
+    void move_to(entry& e, std::uint32_t level) noexcept {
+        if (ready_[e.level].again.holds(e)) {
+            ready_[e.level].again.erase(e);
+        } else {
+            ready_[e.level].fresh.erase(e);
+        }
+        e.level = static_cast<std::uint16_t>(level);
+        ready_[level].again.push(e);
     }
     // Behind the current message of its key. If it has a time of its own it counts as parked until then.
     void wait(entry& e, duration now, duration when) noexcept {
@@ -344,8 +376,18 @@ private:
         }
     }
 
-    std::vector<entry_list> fresh_; // by level
-    heap<entry, &entry::in_order, by_place> ready_again_;
+    // What is ready: what came in the order of offsets, and what came back.
+    struct rank {
+        entry_list fresh;
+        heap<entry, &entry::in_order, by_offset> again;
+        bool empty() const noexcept { return fresh.empty() && again.empty(); }
+        entry* first() const noexcept {
+            entry* const a = fresh.front();
+            entry* const b = again.top();
+            return a == nullptr || (b != nullptr && b->offset < a->offset) ? b : a;
+        }
+    };
+    std::vector<rank> ready_;
     heap<entry, &entry::in_order, by_time> parked_;
     heap<entry, &entry::in_order, by_time> leased_;
     heap<entry, &entry::in_expiry, by_expiry> expiry_;
@@ -358,9 +400,9 @@ private:
     std::size_t eligible_ = 0;
     std::uint64_t leased_bytes_ = 0;
     counts count_;
-    int levels_;
     bool by_key_;
     bool keeps_age_;
+    key_shares* const shares_;
 };
 
 } // namespace mailroom::detail

@@ -5,8 +5,10 @@
 //   fresh ----> leased ----> ended ----> released          receive, ack
 //     |            \-------> moved (entry) -> released     nack, reject, a lease that ran out: the index takes over
 //     |            \-------> lost -------> released        purged, or the endpoint is gone: the holder cleans up
-//     \----------------------------------> released        pop: the claim is the settlement
+//     |\---------------------------------> released        pop: the claim is the settlement; and what a filter does not let through
+//     |\-------------------> popped -----> released        pop where the body is shared: its receiver looks at it, settled as it is
 //     \--------------------> moved (entry) -> released     delayed, or taken over by the index before it was handed out
+//   absent -----------------------------> released         not for this cursor; as any other it belongs to the thread whose claim took it
 //
 // `leased -> X` is a CAS: whoever succeeds owns the outcome, everybody else finds out that it is too late. `released` is stored with
 // release after the body has ended; a page is complete, and its block free, when all its words were seen (acquire) to say so.
@@ -29,9 +31,11 @@ struct entry;
 /// The state of one offset in the lane: a tag in the low bits and, above, the end of the lease or the entry's address.
 class lane_state {
 public:
-    enum tag : std::uint64_t { fresh = 0, leased = 1, ended = 2, released = 3, moved = 4, lost = 5, deferred = 6 };
+    enum tag : std::uint64_t { fresh = 0, leased = 1, ended = 2, released = 3, moved = 4, lost = 5, deferred = 6, absent = 7 };
 
     static constexpr std::uint64_t of(tag t) noexcept { return t; }
+    /// Settled, its body still looked at by whoever popped it.
+    static constexpr std::uint64_t popped = std::uint64_t{1} << 3 | ended;
     /// Deadlines are nanoseconds since the cursor began; 36 years fit, and stand for ever.
     static constexpr duration latest{(std::int64_t{1} << 60) - 1};
     static constexpr std::uint64_t lease_until(duration deadline) noexcept {
@@ -91,6 +95,11 @@ public:
             pages_.erase(pages_.begin(), begin());
             gone_ = 0;
         }
+    }
+    /// Moves all to the end of `to`, which has room for them.
+    void clear_into(std::vector<page*>& to) noexcept {
+        to.insert(to.end(), begin(), end());
+        clear();
     }
     void clear() noexcept {
         pages_.clear();

@@ -9,6 +9,7 @@
 #include <mailroom/message/message.hpp>
 #include <mailroom/message/properties.hpp>
 #include <mailroom/message/receipt.hpp>
+#include <mailroom/message/settler.hpp>
 
 #include <atomic>
 #include <cassert>
@@ -20,29 +21,6 @@
 namespace mailroom {
 
 namespace detail {
-
-/// Where a delivery stands in its endpoint. Only the endpoint reads it.
-struct handle {
-    void* where = nullptr;     // turn 0: its page; else its entry
-    std::uint32_t turn = 0;    // which hand-out of the message this is; a dead letter that lives again goes on counting
-    std::uint32_t attempt = 0; // what the holder is told
-    offset place = 0;
-};
-
-/// What a delivery asks of the endpoint that gave it. Every call but `extend` ends the hold on the body and may be the endpoint's last.
-class settler {
-public:
-    virtual bool ack(const handle&) noexcept = 0;
-    virtual bool nack(const handle&) noexcept = 0;
-    virtual bool nack_after(const handle&, duration) noexcept = 0;
-    virtual bool release(const handle&) noexcept = 0;
-    virtual bool reject(const handle&, std::string reason) noexcept = 0;
-    virtual bool extend(const handle&, duration lease) noexcept = 0;
-    virtual time_point sent_at(const handle&) const noexcept = 0;
-
-protected:
-    ~settler() = default;
-};
 
 struct delivery_access;
 

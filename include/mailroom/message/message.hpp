@@ -1,11 +1,14 @@
-// message<T>: what `pop` gives. It owns its body (a queue), or looks at one that somebody else keeps (in `browse`).
+// message<T>: what `pop` gives. It owns its body (a queue), shares it with others (a topic), or looks at one that somebody keeps (`browse`).
 // A message is a value of one thread at a time; looking at it from several is fine.
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/base/error.hpp>
 #include <mailroom/message/body.hpp>
 #include <mailroom/message/properties.hpp>
+#include <mailroom/message/settler.hpp>
 
+#include <cstdint>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -29,21 +32,23 @@ struct message_access;
 
 } // namespace detail
 
-/// A message that has been taken out of its queue, with its properties.
+/// A message that has been taken out of its queue, or read from its topic, with its properties.
 template <class T>
 class message {
     static constexpr bool holds_inside = !detail::is_boxed<T>; // what is boxed in its slot stays in its box
 
 public:
     message(message&& other) noexcept
-        : cover_(std::exchange(other.cover_, nullptr)), timestamp_(other.timestamp_), offset_(other.offset_), owns_(other.owns_) {
+        : cover_(std::exchange(other.cover_, nullptr)), timestamp_(other.timestamp_), offset_(other.offset_), turn_(other.turn_), kind_(other.kind_) {
         if constexpr (holds_inside) {
-            if (owns_) {
+            if (kind_ == kind::owner) {
                 std::construct_at(std::addressof(inside_), std::move(other.inside_));
                 return;
             }
         }
-        body_ = std::exchange(other.body_, nullptr);
+        outside_ = other.outside_;
+        other.outside_.body = nullptr;
+        if (other.kind_ == kind::sharer) { other.kind_ = kind::onlooker; }
     }
     message& operator=(message&& other) noexcept {
         if (this != &other) {
@@ -53,11 +58,14 @@ public:
         return *this;
     }
     ~message() {
-        if (!owns_) { return; }
+        if (kind_ != kind::owner) [[unlikely]] {
+            if (kind_ == kind::sharer) { outside_.keeper->end_look({outside_.where, turn_, 0, offset_}); }
+            return;
+        }
         if constexpr (holds_inside) {
             std::destroy_at(std::addressof(inside_));
         } else {
-            delete body_;
+            delete outside_.body;
         }
         if (cover_ != nullptr) [[unlikely]] { end_cover(cover_); }
     }
@@ -65,22 +73,28 @@ public:
     /// The body. Valid as long as this message.
     const T& body() const noexcept {
         if constexpr (holds_inside) {
-            if (owns_) { return inside_; }
+            if (kind_ == kind::owner) { return inside_; }
         }
-        return *body_;
+        return *outside_.body;
     }
     const T& operator*() const noexcept { return body(); }
     const T* operator->() const noexcept { return std::addressof(body()); }
 
-    /// Moves the body out; the message is of no further use. Of one that is only looked at (in `browse`): copies it.
+    /// Moves the body out; the message is of no further use. Copies one that others see too (on a topic, in `browse`); throws
+    /// errc::unsupported where such a T cannot be copied.
     T take() && {
+        if (kind_ != kind::owner) {
+            if constexpr (std::is_copy_constructible_v<T>) {
+                return std::as_const(*outside_.body);
+            } else {
+                detail::fail(errc::unsupported, "the message is shared with others, and its T cannot be copied: look at body() instead");
+            }
+        }
         if constexpr (holds_inside) {
-            if (owns_) { return std::move(inside_); }
+            return std::move(inside_);
+        } else {
+            return std::move(*outside_.body);
         }
-        if constexpr (std::is_copy_constructible_v<T>) {
-            if (!owns_) { return *body_; }
-        }
-        return std::move(*body_);
     }
 
     /// What it was sent with; empty if nothing was set.
@@ -93,25 +107,39 @@ public:
 private:
     friend struct detail::message_access;
 
+    enum class kind : std::uint8_t {
+        owner,    // of body and properties
+        onlooker, // somebody else keeps them, for as long as this is there
+        sharer,   // the endpoint keeps them until this says that it no longer looks
+    };
+
     // Out of line, so that what all messages do is short.
     [[gnu::cold, gnu::noinline]] static void end_cover(const detail::envelope* cover) noexcept { delete cover; }
 
     message(T&& value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place) requires(!detail::is_boxed<T>)
-        : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), owns_(true) {}
+        : inside_(std::move(value)), cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::owner) {}
     message(std::unique_ptr<T> value, std::unique_ptr<detail::envelope> e, time_point when, mailroom::offset place) requires detail::is_boxed<T>
-        : body_(value.release()), cover_(e.release()), timestamp_(when), offset_(place), owns_(true) {}
+        : outside_{value.release(), nullptr, nullptr}, cover_(e.release()), timestamp_(when), offset_(place), kind_(kind::owner) {}
     message(T* value, const detail::envelope* e, time_point when, mailroom::offset place)
-        : body_(value), cover_(e), timestamp_(when), offset_(place), owns_(false) {}
+        : outside_{value, nullptr, nullptr}, cover_(e), timestamp_(when), offset_(place), kind_(kind::onlooker) {}
+    message(T* value, const detail::envelope* e, time_point when, detail::settler& keeper, const detail::handle& at)
+        : outside_{value, &keeper, at.where}, cover_(e), timestamp_(when), offset_(at.place), turn_(at.turn), kind_(kind::sharer) {}
 
+    struct outside {
+        T* body;
+        detail::settler* keeper;
+        void* where;
+    };
     struct nothing {};
     union {
         std::conditional_t<holds_inside, T, nothing> inside_;
-        T* body_;
+        outside outside_;
     };
-    const detail::envelope* cover_; // its own, unless it only looks
+    const detail::envelope* cover_; // its own, if it is the owner
     time_point timestamp_;
     mailroom::offset offset_;
-    bool owns_; // otherwise somebody else does, and this looks
+    std::uint32_t turn_ = 0;
+    kind kind_;
 };
 
 namespace detail {
@@ -121,6 +149,10 @@ struct message_access {
     template <class T, class... Args>
     static message<T> make(Args&&... args) {
         return message<T>(std::forward<Args>(args)...);
+    }
+    template <class T>
+    static message<T> look(settler& keeper, const T* body, const envelope* cover, time_point when, const handle& at) {
+        return message<T>(const_cast<T*>(body), cover, when, keeper, at);
     }
 };
 

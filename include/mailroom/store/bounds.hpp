@@ -86,6 +86,35 @@ public:
         }
     }
 
+    /// Takes `n` offsets of `log` for messages of `bytes` together, if there is room for all; `full` says whether that was why not.
+    template <class Stream>
+    typename Stream::taken reserve(Stream& log, std::size_t n, std::size_t bytes, duration now, bool& full) {
+        if (!limited()) {
+            return log.take(n, now, [](offset) { return true; });
+        }
+        // Messages first: bytes taken and given back would wake others who wait for room, and they this one.
+        if (!would_admit([&log] { return log.head(); }, n) || !take_bytes(bytes)) {
+            full = true;
+            return {0, false, false};
+        }
+        bool refused = false;
+        typename Stream::taken place{0, false, false};
+        try {
+            place = log.take(n, now, [&](offset first) {
+                refused = !admits(first, n);
+                return !refused;
+            });
+        } catch (...) {
+            give_bytes_back(bytes);
+            throw;
+        }
+        if (!place.taken) {
+            give_bytes_back(bytes);
+            full = refused && !log.closed();
+        }
+        return place;
+    }
+
     bool has_room(offset head, std::size_t n, std::size_t bytes) noexcept {
         return admits(head, n) && (bytes_ == 0 || used_.load(std::memory_order_seq_cst) + bytes <= bytes_) &&
                (budget_ == nullptr || budget_->used() + bytes <= budget_->limit());

@@ -1,4 +1,4 @@
-// The memory store: a stream, one cursor over it, and what a queue of `T` in memory is made of besides: bounds, waiting, deduplication.
+// The memory store of queues: a log with one reader, which is trimmed as messages are settled.
 //
 // Threads: every member may be called from any thread. Locks: none on the plain path of sending, receiving and settling. Where several are
 // held, the order is the cursor's, deduplication's, a wait list's; foreign code runs under none.
@@ -12,9 +12,12 @@
 #include <mailroom/message/delivery.hpp>
 #include <mailroom/message/message.hpp>
 #include <mailroom/options.hpp>
+#include <mailroom/store/bounds.hpp>
 #include <mailroom/store/intake.hpp>
-#include <mailroom/store/shelf.hpp>
+#include <mailroom/store/outlet.hpp>
+#include <mailroom/store/receiver.hpp>
 #include <mailroom/store/source.hpp>
+#include <mailroom/store/timing.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -30,24 +33,36 @@ namespace mailroom::detail {
 
 /// The core of a queue in memory. Made with `new`; its endpoint calls `abandon` instead of deleting it.
 template <class T>
-class memory_core final : private settler, public intake<T>, public source<T>, private timed { // `settler` first: its calls need no adjustment
-    using typename shelf<T>::node;
-    using typename shelf<T>::slot_block;
-    using intake<T>::bounds_;
-    using intake<T>::forget_id;
-    using shelf<T>::clock_;
-    using shelf<T>::coarse;
-    using shelf<T>::cursor_;
-    using shelf<T>::size_of;
-    using shelf<T>::stream_;
-    using shelf<T>::wait_until_written;
+class memory_core final : public outlet<T, memory_core<T>>,
+                          public intake<T, memory_core<T>>,
+                          public inspection<T>,
+                          public receiver<T, memory_core<T>>,
+                          private morgue,
+                          private timed {
+    using outlet_of = outlet<T, memory_core<T>>;
+    using intake_of = intake<T, memory_core<T>>;
+    friend outlet_of;
+    friend intake_of;
+    friend receiver<T, memory_core<T>>;
+    using outlet_of::cursor_;
+    using intake_of::stream_;
+    static constexpr bool shares = false;
 
 public:
-    using shelf<T>::wall;
-
     explicit memory_core(const queue_options<T>& o)
-        : intake<T>(o.clock != nullptr ? *o.clock : system_clock(), o), lease_(o.lease), time_to_live_(o.time_to_live),
-          has_priorities_(o.priorities > 1) {
+        : outlet_of(o.clock != nullptr ? *o.clock : system_clock(), {.lease = o.lease,
+                                                                     .retry = o.retry,
+                                                                     .max_in_flight = o.max_in_flight,
+                                                                     .time_to_live = o.time_to_live,
+                                                                     .priorities = o.priorities,
+                                                                     .ordered_by_key = o.ordered_by_key,
+                                                                     .max_dead = o.max_dead,
+                                                                     .drops_oldest = o.overflow == overflow::drop_oldest}),
+          inspection<T>(o.validate), timing_(o.clock), clock_(timing_.clock()), lease_(o.lease), has_priorities_(o.priorities > 1),
+          is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr), bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
+        if (o.deduplicate.window > duration::zero() || o.deduplicate.until_settled) {
+            known_ids_ = std::make_unique<deduplicator>(o.deduplicate.window, o.deduplicate.until_settled);
+        }
         clock_.attach(*this);
     }
 
@@ -62,60 +77,16 @@ public:
         this->unrefer();
     }
 
-    // ----------------------------------------------------------------------------------------------------------------------- receiving
+    /// Whether a message without properties needs nothing but its place: the usual queue, bounded or not.
+    bool is_plain() const noexcept { return is_plain_; }
 
-    /// Up to `max` deliveries to `sink(x)`, which may not throw; x converts to a delivery<T>, once. Never waits.
     template <class Sink>
     std::size_t take(std::size_t max, Sink sink) {
-        const auto give = [&](entry& e) { sink(maker{*this, static_cast<const T*>(e.body), e.cover, {&e, e.turn, e.attempt, e.offset}}); };
-        if (cursor_.is_always_index()) { return cursor_.claim_index(max, give); }
-        const duration t = coarse();
-        const auto now = [t] { return t; };
-        for (;;) {
-            if (!cursor_.lane_is_open(now)) {
-                const std::size_t n = cursor_.claim_index(max, give);
-                if (n != 0 || cursor_.paused() || is_gone()) { return n; }
-            }
-            const std::size_t n = take_lane(max, t, sink);
-            if (n != again) { return n; }
-        }
+        return outlet_of::take(max, sink);
     }
-
-    /// Up to `max` messages, settled, to `sink(x)`; x converts to a message<T>, once. Never waits.
     template <class Sink>
     std::size_t pop(std::size_t max, Sink sink) {
-        for (bool passed_over = false;;) {
-            if (!cursor_.lane_is_open([this] { return coarse(); })) {
-                const std::size_t n =
-                    cursor_.pop_index(max, std::is_copy_constructible_v<T>, passed_over, [&](entry& e, bool& out) { pop_entry(e, out, sink); });
-                if (n != 0 || cursor_.is_always_index() || cursor_.paused() || is_gone()) { return n; }
-            }
-            const std::size_t n = pop_lane(max, passed_over, sink);
-            if (n != again) { return n; }
-        }
-    }
-
-    /// Calls `attempt()` until it answers true, and waits in between until `deadline` or a stop. False: the wait is over without.
-    template <class Attempt>
-    bool wait_for_messages(Attempt attempt_once, duration deadline, const stop_token& stop) {
-        for (unsigned round = 0;;) {
-            if (attempt_once()) { return true; }
-            switch (look_ahead()) {
-            case outlook::finished: return false;
-            case outlook::again: clock_.relax(round++); continue;
-            case outlook::wait: break;
-            }
-            if (stop.stop_requested()) { return false; }
-            if (deadline != clock::never && clock_.now() >= deadline) { return false; }
-            if (look_again_soon(deadline, stop)) { continue; }
-            thread_waiter self(clock_);
-            join(self);
-            if (!may_have() && look_ahead() == outlook::wait) {
-                const stop_callback wake_up(stop, [&self]() noexcept { self.interrupt(); });
-                if (!stop.stop_requested()) { self.park(std::min(deadline, cursor_.deadline())); }
-            }
-            if (!leave(self)) { self.settle(); }
-        }
+        return outlet_of::pop(max, sink);
     }
 
     // ----------------------------------------------------------------------------------------------------------------------- the whole
@@ -165,7 +136,7 @@ public:
     void browse(Fn fn) {
         cursor_.browse([&](const entry& e, entry::place where) {
             const auto m =
-                message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover), wall(e.sent), e.offset);
+                message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover), timing_.wall(e.sent), e.offset);
             const auto state = where == entry::place::leased   ? message_state::in_flight
                                : where == entry::place::parked ? message_state::parked
                                                                : message_state::ready;
@@ -173,50 +144,10 @@ public:
         });
     }
 
-    // -------------------------------------------------------------------------------------------------------------------- dead letters
-
-    /// Calls `attempt_once()` until it answers true, waiting in between for somebody to die.
-    template <class Attempt>
-    bool wait_for_dead(Attempt attempt_once, duration deadline) {
-        for (;;) {
-            if (attempt_once()) { return true; }
-            if (is_gone() || (deadline != clock::never && clock_.now() >= deadline)) { return false; }
-            watch(attempt_once, deadline);
-        }
-    }
     dead_letters<T>& dead() noexcept { return dead_letters_; }
-    cursor& dead_side() noexcept { return cursor_; }
-    /// The settler of dead letters: `ack` ends one, everything else puts it back.
-    settler& dead_settler() noexcept { return dead_; }
-    bool revive(const handle& at) noexcept { return dead_.finish(at, cursor::dead_verb::revive); }
 
     // -------------------------------------------------------------------------------------------------------------------------- source
 
-    std::optional<delivery<T>> take_one() override {
-        std::optional<delivery<T>> out;
-        take(1, [&out](const auto& made) { out.emplace(made); });
-        return out;
-    }
-    std::size_t take_some(std::vector<delivery<T>>& out, std::size_t max, duration deadline, const stop_token& stop) override {
-        if (max == 0) { return 0; }
-        std::size_t got = 0;
-        const auto some = [&] {
-            while (got < max) {
-                const std::size_t n = std::min<std::size_t>(max - got, span);
-                if (out.capacity() - out.size() < n) { out.reserve(std::max(out.size() + n, 2 * out.capacity())); }
-                const std::size_t more = take(n, [&out](const auto& made) { out.emplace_back(made); });
-                got += more;
-                if (more == 0) { break; }
-            }
-            return got != 0;
-        };
-        if (deadline == duration::min()) {
-            some();
-        } else {
-            wait_for_messages(some, deadline, stop);
-        }
-        return got;
-    }
     outlook look_ahead() noexcept override {
         if (is_gone()) { return outlook::finished; }
         if (!stream_.closed()) { return outlook::wait; }
@@ -227,7 +158,7 @@ public:
         }
         return outlook::wait;
     }
-    bool may_have() const noexcept override { return cursor_.may_have(stream_.head()) || cursor_.deadline() <= clock_.now(); }
+    bool may_have() const noexcept override { return may_have_something() || cursor_.deadline() <= clock_.now(); }
     duration next_due() const noexcept override { return cursor_.deadline(); }
     void catch_up() noexcept override { cursor_.step(); }
     void join(waiter& w) noexcept override {
@@ -247,38 +178,11 @@ public:
     bool has_priorities() const noexcept override { return has_priorities_; }
 
 private:
-    // Becomes a delivery where it is wanted: moving one would read at once what was just written in smaller pieces, and wait for it.
-    struct maker {
-        settler& owner;
-        const T* body;
-        const envelope* cover;
-        handle at;
-        operator delivery<T>() const noexcept { return delivery_access::make<T>(owner, body, cover, at); }
-    };
-    static constexpr std::size_t again = static_cast<std::size_t>(-1);
-
-    struct dead_letter_settler final : settler {
-        explicit dead_letter_settler(memory_core& c) noexcept : core(c) {}
-        using verb = cursor::dead_verb;
-        bool finish(const handle& at, verb what) noexcept {
-            const cursor::outcome o = core.cursor_.settle_dead(*static_cast<entry*>(at.where), what);
-            if (o.orphan) { core.unrefer(); }
-            return o.done;
-        }
-        bool ack(const handle& at) noexcept override { return finish(at, verb::remove); }
-        bool nack(const handle& at) noexcept override { return finish(at, verb::put_back); }
-        bool nack_after(const handle& at, duration) noexcept override { return finish(at, verb::put_back); }
-        bool release(const handle& at) noexcept override { return finish(at, verb::put_back); }
-        bool reject(const handle& at, std::string) noexcept override { return finish(at, verb::put_back); }
-        bool extend(const handle&, duration) noexcept override { return true; } // a dead letter has no lease to run out
-        time_point sent_at(const handle& at) const noexcept override { return core.wall(static_cast<entry*>(at.where)->sent); }
-        memory_core& core;
-    };
-
     ~memory_core() { cursor_.clear(); }
     void destroy() noexcept override { delete this; }
 
     bool is_gone() const noexcept { return gone_.load(std::memory_order_seq_cst); }
+    bool may_have_something() const noexcept { return cursor_.may_have(stream_.head()); }
 
     // Waits, unless `met()` by then, for what wakes the watchers.
     template <class Met>
@@ -295,204 +199,74 @@ private:
         if (!met()) { self.park(std::min(deadline, cursor_.deadline())); }
     }
 
-    // After an empty look: a short while of looking again, before the thread is put to sleep.
-    bool look_again_soon(duration deadline, const stop_token& stop) {
-        const duration patience = clock_.patience();
-        if (patience == duration::zero()) { return false; }
-        for (unsigned i = 0; i < 16; ++i) {
-            pause();
-            if ((i & 1) != 0 && cursor_.may_have(stream_.head())) { return true; }
-        }
-        const duration until = std::min(deadline, clock_.now() + patience);
-        while (clock_.now() < until && !stop.stop_requested()) {
-            clock_.relax(64);
-            if (may_have()) { return true; }
-        }
-        return false;
-    }
-    static void pause() noexcept { mailroom::detail::pause(); }
+    // What the outlet asks for.
 
-    bool may_go_now(const slot_block& b, std::uint64_t word) const noexcept {
-        const duration now = clock_.now();
-        const envelope* const e = b.enveloped(word);
-        if (e != nullptr && e->due > now) { return false; }
-        if (e != nullptr && e->expires != clock::never) { return e->expires > now; }
-        return time_to_live_ == duration::zero() || now - b.sent(word) < time_to_live_;
+    stream<T>& log() noexcept { return stream_; }
+    const stream<T>& log() const noexcept { return stream_; }
+    const timing& time_of() const noexcept { return timing_; }
+    static constexpr int partition_number() noexcept { return 0; }
+    void plain_left(const block<T>& b, std::uint32_t i) noexcept {
+        if (bounds_.limited()) { bounds_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
     }
-    bool is_untimed(std::uint64_t word) const noexcept { return (word & slot_timed) == 0 && time_to_live_ == duration::zero(); }
-
-    // Working through a backlog, a receiver would wait for each line in turn: an atomic claim lets nothing overtake it. Of several, the
-    // last is waited for first: with the eyes on each in turn one would follow its sender from line to line, in its way at each.
-    void foresee(const cursor::lane_claim& claim, const slot_block& b) const noexcept {
-        if (claim.count > 4) {
-            const std::uint32_t first = index_in_span(claim.first), last = first + static_cast<std::uint32_t>(claim.count) - 1;
-            wait_until_written(b.slots[last]);
-            b.expect_reads(first, last + 1);
-        } else if (claim.known > 2 * span) {
-            b.expect_reads(index_in_span(claim.first));
-        }
+    /// A message is settled, or dead: its id may be sent again.
+    void ended(const envelope& cover, offset place) noexcept {
+        if (known_ids_ != nullptr) [[unlikely]] { forget_known(cover.props.id, place); }
+    }
+    [[gnu::cold, gnu::noinline]] void forget_known(const std::string& id, offset place) noexcept {
+        if (!id.empty()) { known_ids_->settled(id, place, clock_.now()); }
     }
 
-    template <class Sink>
-    std::size_t take_lane(std::size_t max, duration t, Sink& sink) {
-        const cursor::lane_claim claim = cursor_.claim_lane(
-            max, [this] { return stream_.head(); }, false, t);
-        if (claim.count == 0) { return claim.index_first ? again : 0; }
-        page& p = *claim.where;
-        slot_block& b = *static_cast<slot_block*>(p.block);
-        foresee(claim, b);
-        cursor_.expect_lease(p, t);
-        const std::uint64_t leased = cursor_.lease_word(t);
-        std::size_t got = 0;
-        const std::uint32_t first = index_in_span(claim.first);
-        for (std::uint32_t i = first; i < first + claim.count; ++i) {
-            slot<T>& s = b.slots[i];
-            const std::uint64_t word = wait_until_written(s);
-            if (!is_untimed(word) && !may_go_now(b, word)) {
-                cursor_.divert(p, i);
-                continue;
+    // What the intake asks for.
+
+    bounds& room() noexcept { return bounds_; }
+    deduplicator* known_ids() noexcept { return known_ids_.get(); }
+    static constexpr offset named(offset o) noexcept { return o; }
+    static constexpr void appended(offset, std::size_t) noexcept {}
+    void note_timed(offset o, duration expires) noexcept { cursor_.note_timed(o, expires); }
+    // Drops so many of the oldest that `n` more fit, or none, if that is the rule.
+    bool make_room(std::size_t n, std::size_t bytes) noexcept {
+        if (bounds_.rule() != overflow::drop_oldest) { return false; }
+        std::size_t dropped = 0;
+        while (!bounds_.has_room(stream_.head(), n, bytes)) {
+            if (dropped == 0) {
+                const cursor::drop_outlook have = cursor_.droppable();
+                if (have.messages < bounds_.missing(stream_.head(), n) || !bounds_.could_spare(have.held_bytes, bytes)) { return false; }
             }
-            p.state[i].store(leased, std::memory_order_release);
-            sink(maker{*this, s.value.get(), b.enveloped(word), {&p, 0, 1, p.first + i}});
-            ++got;
+            if (!cursor_.drop_oldest()) { return false; }
+            ++dropped;
         }
-        return got != 0 ? got : again;
+        return true;
     }
 
-    // Becomes a message where it is wanted, and with that it is settled, whatever its receiver does next.
-    struct taking {
-        memory_core& core;
-        slot_block& block;
-        page& where;
-        std::uint32_t& next; // is moved on
-        std::uint64_t word;
-        operator message<T>() const {
-            struct settling {
-                const taking& t;
-                const std::uint32_t at = t.next++;
-                ~settling() { t.core.popped(t.block, t.where, at); }
-            } const at_end{*this};
-            std::unique_ptr<envelope> cover(block.enveloped(word));
-            const duration sent = cover != nullptr ? cover->sent : block.sent(word);
-            const offset place = where.first + at_end.at;
-            if (cover != nullptr) { core.forget_id(cover->props, place); }
-            return block.slots[at_end.at].value.take([&](auto&& value) {
-                return message_access::make<T>(std::forward<decltype(value)>(value), std::move(cover), core.wall(sent), place);
-            });
-        }
-    };
+    // What the cursor asks for, as far as the outlet does not answer it.
 
-    template <class Sink>
-    std::size_t pop_lane(std::size_t max, bool past_index, Sink& sink) {
-        const cursor::lane_claim claim = cursor_.claim_lane(
-            max, [this] { return stream_.head(); }, past_index);
-        if (claim.count == 0) { return claim.index_first ? again : 0; }
-        page& p = *claim.where;
-        slot_block& b = *static_cast<slot_block*>(p.block);
-        foresee(claim, b);
-        std::size_t got = 0;
-        std::uint32_t i = index_in_span(claim.first);
-        const std::uint32_t end = i + static_cast<std::uint32_t>(claim.count);
-        // Should the sink throw, the rest of what was claimed goes back.
-        struct remainder {
-            cursor& c;
-            page& p;
-            std::uint32_t& i;
-            const std::uint32_t end;
-            ~remainder() {
-                for (; i < end; ++i) { c.divert(p, i); }
+    void* block_of(offset first) const noexcept override {
+        // Called as a page is opened: by the time its first slots are read, the lines of the next block are on their way.
+        const offset head = stream_.head();
+        if (head > first + 2 * span) { stream_.at(first + span)->expect_reads_from_start(); }
+        return stream_.at(first);
+    }
+    std::uint64_t weigh(offset first, offset last) const noexcept override {
+        if constexpr (sizes<T>::varies) {
+            std::uint64_t sum = 0;
+            for (offset o = first; o < last; ++o) {
+                const block<T>& b = *stream_.at(o);
+                if (b.slots[index_in_span(o)].ready.load(std::memory_order_acquire) != slot_empty) { sum += b.size_of(index_in_span(o)); }
             }
-        } const rest{cursor_, p, i, end};
-        while (i < end) {
-            const std::uint64_t word = wait_until_written(b.slots[i]);
-            if (!is_untimed(word) && !may_go_now(b, word)) {
-                cursor_.divert(p, i++);
-                continue;
-            }
-            ++got;
-            sink(taking{*this, b, p, i, word});
-        }
-        return got != 0 ? got : again;
-    }
-    void popped(slot_block& b, page& p, std::uint32_t i) noexcept {
-        if (bounds_.limited()) { bounds_.left(1, static_cast<std::int64_t>(size_of(b, i))); }
-        p.state[i].store(lane_state::released, std::memory_order_release);
-        // Who closed before the claim is seen here; who closes after it finds the claim, and looks again until it is over.
-        if (cursor_.closing()) [[unlikely]] { wake_all(); }
-    }
-
-    // ------------------------------------------------------------------------------------------------------------------------- settler
-
-    bool ack(const handle& at) noexcept override {
-        if (at.turn == 0) {
-            page& p = *static_cast<page*>(at.where);
-            const std::uint32_t i = index_in_span(at.place);
-            if (cursor::end_lease(p, i)) {
-                end_plain(p, i);
-                return true;
-            }
-        }
-        return settle(at, cursor::verb::ack);
-    }
-    bool nack(const handle& at) noexcept override { return settle(at, cursor::verb::nack); }
-    bool nack_after(const handle& at, duration after) noexcept override { return settle(at, cursor::verb::nack_after, after); }
-    bool release(const handle& at) noexcept override { return settle(at, cursor::verb::release); }
-    bool reject(const handle& at, std::string reason) noexcept override { return settle(at, cursor::verb::reject, {}, std::move(reason)); }
-    bool extend(const handle& at, duration lease) noexcept override { return cursor_.extend(at, lease); }
-    time_point sent_at(const handle& at) const noexcept override {
-        if (at.turn != 0) { return wall(static_cast<const entry*>(at.where)->sent); }
-        const slot_block& b = *static_cast<const slot_block*>(static_cast<const page*>(at.where)->block);
-        const std::uint32_t i = index_in_span(at.place);
-        return wall(b.sent(b.slots[i].ready.load(std::memory_order_relaxed)));
-    }
-
-    bool settle(const handle& at, cursor::verb what, duration after = duration::zero(), std::string reason = std::string()) noexcept {
-        const cursor::outcome o = cursor_.settle(at, what, after, std::move(reason));
-        if (o.orphan) { this->unrefer(); }
-        return o.done;
-    }
-
-    // The end of a plain message whose lease word says `ended`. Storing `released` is the last that touches the core.
-    void end_plain(page& p, std::uint32_t i) noexcept {
-        slot_block& b = *static_cast<slot_block*>(p.block);
-        slot<T>& s = b.slots[i];
-        const std::uint64_t word = s.ready.load(std::memory_order_relaxed);
-        if (const std::unique_ptr<envelope> cover{b.enveloped(word)}) { forget_id(cover->props, p.first + i); }
-        if constexpr (!body<T>::trivial) { s.value.drop(); }
-        if (bounds_.limited()) { bounds_.left(1, static_cast<std::int64_t>(size_of(b, i))); }
-        if (cursor_.closing()) { wake_all(); }
-        p.state[i].store(lane_state::released, std::memory_order_release);
-    }
-
-    // --------------------------------------------------------------------------------------------------------------------- cursor_host
-
-    template <class Sink>
-    void pop_entry(entry& e, bool& out, Sink& sink) {
-        const auto make = [&](auto&& value, std::unique_ptr<envelope> cover) {
-            return message_access::make<T>(std::forward<decltype(value)>(value), std::move(cover), wall(e.sent), e.offset);
-        };
-        if (!e.shared) {
-            body<T>& value = e.node != nullptr ? static_cast<node*>(e.node)->value : static_cast<slot_block*>(e.home->block)->slots[e.index].value;
-            message<T> m =
-                value.take([&](auto&& v) { return make(std::forward<decltype(v)>(v), std::unique_ptr<envelope>(std::exchange(e.cover, nullptr))); });
-            e.body = nullptr; // it has ended here
-            out = true;
-            sink(std::move(m));
-        } else if constexpr (std::is_copy_constructible_v<T>) { // a late holder, or somebody who browses, still looks at it
-            const T& original = *static_cast<const T*>(e.body);
-            std::unique_ptr<envelope> cover = e.cover != nullptr ? std::make_unique<envelope>(*e.cover) : nullptr;
-            if constexpr (is_boxed<T>) {
-                message<T> m = make(std::make_unique<T>(original), std::move(cover));
-                out = true;
-                sink(std::move(m));
-            } else {
-                message<T> m = make(T(original), std::move(cover));
-                out = true;
-                sink(std::move(m));
-            }
+            return sum;
+        } else {
+            return (last - first) * sizeof(T);
         }
     }
-
+    void release_block(offset first, void* b) noexcept override { stream_.release(first, static_cast<block<T>*>(b)); }
+    void detach_block(offset first, void* b) noexcept override { stream_.detach(first, static_cast<block<T>*>(b)); }
+    void forget(const envelope& cover, offset place) noexcept override { ended(cover, place); }
+    void remember(const envelope& cover, offset place) noexcept override {
+        if (known_ids_ != nullptr && !cover.props.id.empty()) { known_ids_->unsettled(cover.props.id, place); }
+    }
+    void settled(std::int64_t messages, std::int64_t bytes) noexcept override {
+        if (bounds_.limited()) { bounds_.left(messages, bytes); }
+    }
     void wake(std::size_t n) noexcept override {
         if (n == SIZE_MAX) { somebody_died(); }
         for (std::size_t left = std::min(n, receivers_.size()); left != 0; --left) {
@@ -503,10 +277,22 @@ private:
     void somebody_died() noexcept override {
         for (std::size_t left = watchers_.size(); left != 0; --left) { fire(watchers_.take(nothing())); }
     }
-    void hold() noexcept override { this->refer(); }
-    void let_go() noexcept override { this->unrefer(); }
     static void fire(waiter* w) noexcept {
         if (w != nullptr) { w->wake(); }
+    }
+
+    // morgue
+    std::size_t dead_parts() const noexcept override { return 1; }
+    cursor& dead_state(std::size_t) noexcept override { return cursor_; }
+    settler& dead_settler(std::size_t) noexcept override { return outlet_of::dead_settler(); }
+    bool revive(std::size_t, const handle& at) noexcept override { return outlet_of::revive(at); }
+    clock& dead_clock() const noexcept override { return clock_; }
+    bool wait_for_dead(attempt_to try_once, duration deadline) override {
+        for (;;) {
+            if (try_once()) { return true; }
+            if (is_gone() || (deadline != clock::never && clock_.now() >= deadline)) { return false; }
+            watch(try_once, deadline);
+        }
     }
 
     // timed
@@ -515,13 +301,16 @@ private:
         if (!is_gone()) { wake_all(); } // whoever waited for a time of its own looks at the clock
     }
 
+    const timing timing_;
+    clock& clock_;
     const duration lease_;
-    const duration time_to_live_;
     const bool has_priorities_;
+    const bool is_plain_;
+    std::unique_ptr<deduplicator> known_ids_;
+    bounds bounds_; // its end is written at each message: what follows is not
     wait_list receivers_;
     wait_list watchers_; // who drains, and who waits for dead letters: all are woken by what may concern one
     std::atomic<bool> gone_{false};
-    dead_letter_settler dead_{*this};
     dead_letters<T> dead_letters_{*this};
 };
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/base/clock.hpp>
 #include <mailroom/message/body.hpp>
 #include <mailroom/message/message.hpp>
 #include <mailroom/message/traits.hpp>
@@ -47,10 +48,30 @@ template <class T>
 struct block {
     block* next_free = nullptr;
     duration opened{}; // on the endpoint's clock
+    offset first = 0;
+    // Guarded by the stream's mutex; a stream with one reader needs neither.
+    std::uint32_t tenants = 0;  // who need it yet: readers, and whoever retains messages
+    std::uint32_t unopened = 0; // readers that will still look it up
     std::array<slot<T>, span> slots;
     sizes<T> weight;
 
     block() noexcept = default; // weights are written before they are read
+
+    void set_size([[maybe_unused]] std::uint32_t i, [[maybe_unused]] std::size_t bytes) noexcept {
+        if constexpr (sizes<T>::varies) { weight.bytes[i] = bytes; }
+    }
+    std::uint64_t size_of([[maybe_unused]] std::uint32_t i) const noexcept {
+        if constexpr (sizes<T>::varies) {
+            return weight.bytes[i];
+        } else {
+            return sizeof(T);
+        }
+    }
+    /// Ends the message in slot `i`: envelope and body.
+    void end(std::uint32_t i) noexcept {
+        delete enveloped(slots[i].ready.load(std::memory_order_relaxed));
+        if constexpr (!body<T>::trivial) { slots[i].value.drop(); }
+    }
 
     /// Asks for the lines a receiver that works through a backlog will read soon. Only worth it, and only harmless, where senders are done
     /// with them. An address beyond the block does no harm.
@@ -95,5 +116,21 @@ struct block {
         return opened + duration(static_cast<std::int64_t>(word) >> 3);
     }
 };
+
+/// The word of a slot whose offset was taken: waits until its sender has written it.
+template <class T>
+std::uint64_t wait_until_written(const slot<T>& s, clock& c) noexcept {
+    // Looking often would take from the sender, each time, the line it is writing to.
+    struct waiting {
+        [[gnu::noinline]] static std::uint64_t wait(const slot<T>& s, clock& c) noexcept {
+            for (unsigned round = 0;; ++round) {
+                for (unsigned i = 0; i < 8; ++i) { c.relax(round); }
+                if (const std::uint64_t word = s.ready.load(std::memory_order_acquire); word != slot_empty) { return word; }
+            }
+        }
+    };
+    const std::uint64_t word = s.ready.load(std::memory_order_acquire);
+    return word != slot_empty ? word : waiting::wait(s, c);
+}
 
 } // namespace mailroom::detail

@@ -7,6 +7,9 @@
 //   3. A block is released when all its offsets were settled, which needs all of them to have been taken and written. So whoever owns an
 //      unsettled offset may use its block without protection, and nobody else touches a block: there is no stale access to guard against,
 //      and a released block can be freed at once.
+//   4. Where there are several readers, each is a tenant of each block from where it began on, until it leaves that block; so is whoever
+//      retains messages, and he leaves a block only when it is written. A block without tenants is nobody's: 3 holds for all of them
+//      together. Blocks that are gone leave holes only below `gone_until`, where no reader begins (unless it can do with holes).
 //
 // Memory order
 //   install:  directory entry (relaxed) -> `limit_` store release.   sender: `limit_` load acquire -> find.                       (pair 1)
@@ -22,6 +25,7 @@
 #include <mailroom/stream/directory.hpp>
 #include <mailroom/stream/recycler.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -37,7 +41,9 @@ inline constexpr unsigned head_shift = 2;
 template <class T>
 class stream {
 public:
-    stream() = default;
+    /// With many readers, somebody decides what is retained for them; with holes, they may begin among blocks that are gone.
+    enum class readers : std::uint8_t { one, many, many_with_holes };
+    explicit stream(readers r = readers::one) noexcept : readers_(r), tenants_(r == readers::one ? 0 : 1) {}
     stream(const stream&) = delete;
     stream& operator=(const stream&) = delete;
 
@@ -108,7 +114,120 @@ public:
         delete surplus;
     }
 
+    // ------------------------------------------------------------------------------------------------------------- several readers
+
+    /// One more reader, from the span that begins at `from` on.
+    void admit(offset from) noexcept {
+        const std::lock_guard lock(mutex_);
+        ++tenants_;
+        each_block_from(from, [](block<T>& b) {
+            ++b.tenants;
+            ++b.unopened;
+        });
+    }
+    /// A reader that had opened all below `from` is gone. Returns the blocks that have no tenants any more, chained, for their messages to be
+    /// ended and the blocks to be recycled.
+    [[nodiscard]] block<T>* dismiss(offset from) noexcept {
+        const std::lock_guard lock(mutex_);
+        --tenants_;
+        return leave_unopened(from, no_offset);
+    }
+    /// A reader that had opened all below `before` will open all from `after` on.
+    [[nodiscard]] block<T>* move(offset before, offset after) noexcept {
+        const std::lock_guard lock(mutex_);
+        if (after > before) { return leave_unopened(before, after); }
+        for (std::uint64_t s = std::max(span_of(after), blocks_.lowest()); s < std::min(span_of(before), blocks_.highest()); ++s) {
+            if (block<T>* const b = blocks_.in_span(s)) {
+                ++b->tenants;
+                ++b->unopened;
+            }
+        }
+        return nullptr;
+    }
+    /// A reader opens the block that begins at `first`; nullptr: it is gone, or not there yet.
+    block<T>* open(offset first) noexcept {
+        const std::lock_guard lock(mutex_);
+        block<T>* const b = installed(first);
+        if (b != nullptr) { --b->unopened; }
+        return b;
+    }
+    /// Somebody wants to look at a block for a while; `leave` ends that. nullptr: it is gone, or not there yet.
+    block<T>* visit(offset first) noexcept {
+        const std::lock_guard lock(mutex_);
+        block<T>* const b = installed(first);
+        if (b != nullptr) { ++b->tenants; }
+        return b;
+    }
+    /// The block of a tenant.
+    block<T>* peek(offset first) const noexcept {
+        const std::lock_guard lock(mutex_);
+        return installed(first);
+    }
+    /// For the end, when nobody else is there.
+    template <class Fn>
+    void each_block(Fn fn) noexcept {
+        each_block_from(0, fn);
+    }
+    /// A tenant leaves a block. True: it was the last; the messages are to be ended and the block to be recycled.
+    [[nodiscard]] bool leave(offset first, block<T>* b) noexcept {
+        const std::lock_guard lock(mutex_);
+        return leave_locked(first, b);
+    }
+    void recycle(block<T>* b) noexcept {
+        block<T>* surplus = nullptr;
+        {
+            const std::lock_guard lock(mutex_);
+            surplus = spare_.put(b);
+        }
+        delete surplus;
+    }
+    /// From here on no block is missing.
+    offset gone_until() const noexcept {
+        const std::lock_guard lock(mutex_);
+        return gone_until_;
+    }
+
 private:
+    block<T>* installed(offset first) const noexcept {
+        const std::uint64_t s = span_of(first);
+        return s >= blocks_.lowest() && s < blocks_.highest() ? blocks_.in_span(s) : nullptr;
+    }
+    template <class Fn>
+    void each_block_from(offset from, Fn fn) noexcept {
+        for (std::uint64_t s = std::max(span_of(from), blocks_.lowest()); s < blocks_.highest(); ++s) {
+            if (block<T>* const b = blocks_.in_span(s)) { fn(*b); }
+        }
+    }
+    bool leave_locked(offset first, block<T>* b) noexcept {
+        if (--b->tenants != 0) { return false; }
+        blocks_.remove(first, b);
+        gone_until_ = std::max(gone_until_, first + span);
+        return true;
+    }
+    block<T>* leave_unopened(offset from, offset to) noexcept {
+        block<T>* gone = nullptr;
+        const std::uint64_t end = std::min(span_of(to), blocks_.highest());
+        for (std::uint64_t s = std::max(span_of(from), blocks_.lowest()); s < end; ++s) {
+            block<T>* const b = blocks_.in_span(s);
+            if (b == nullptr) { continue; }
+            --b->unopened;
+            if (leave_locked(s << span_bits, b)) {
+                b->next_free = gone;
+                gone = b;
+            }
+        }
+        return gone;
+    }
+    /// Something old would make the directory grow for ever: blocks at its lower end that nobody will look up are left to their tenants.
+    void forget_oldest(offset wanted) noexcept {
+        while (blocks_.is_full_for(wanted)) {
+            const std::uint64_t s = blocks_.lowest();
+            block<T>* const b = blocks_.in_span(s);
+            if (b == nullptr || b->unopened != 0 || ((s + 1) << span_bits) > gone_until_) { return; }
+            blocks_.remove(s << span_bits, b);
+        }
+    }
+
     /// Installs blocks until `limit_` is at least `wanted`. A block is made and cleared without the mutex: who releases one does not wait
     /// for the allocator, or for pages of the system, to serve a sender.
     void grow(offset wanted, duration now) {
@@ -118,8 +237,12 @@ private:
                 const std::lock_guard lock(mutex_);
                 offset limit = limit_.load(std::memory_order_relaxed);
                 if (next != nullptr && limit < wanted) { // otherwise somebody was faster
+                    if (readers_ == readers::many) { forget_oldest(limit); }
                     blocks_.reserve(limit);
                     next->opened = now;
+                    next->first = limit;
+                    next->tenants = tenants_;
+                    next->unopened = tenants_ != 0 ? tenants_ - 1 : 0;
                     blocks_.install(limit, next.release());
                     limit_.store(limit += span, std::memory_order_release); // pair 1
                 }
@@ -135,8 +258,11 @@ private:
     alignas(64) std::atomic<std::uint64_t> head_{0}; // written by every sender
     alignas(64) std::atomic<offset> limit_{0};       // read by every sender, written once a block
     directory<block<T>> blocks_;
-    brief_mutex mutex_; // directory, spare blocks
+    mutable brief_mutex mutex_; // directory, spare blocks, tenants
     recycler<block<T>> spare_;
+    const readers readers_;
+    std::uint32_t tenants_; // of a new block
+    offset gone_until_ = 0;
 };
 
 } // namespace mailroom::detail

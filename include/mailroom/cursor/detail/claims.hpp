@@ -6,16 +6,17 @@
 namespace mailroom::detail {
 
 template <class Give>
-std::size_t cursor::claim_index(std::size_t max, Give give) {
+std::size_t cursor::claim_index(std::size_t max, Give give, std::uint32_t claimant) {
     session s(*this);
     const duration now = clock_.now();
     step(s, now);
     if (always_index_ && !stopped_) { absorb(s, host_.head()); }
     std::size_t n = 0;
-    for (; n < max && may_claim(); ++n) {
-        entry* const e = index_.best();
+    for (; n < max && may_claim(claimant); ++n) {
+        entry* const e = best_for(claimant);
         if (e == nullptr) { break; }
         index_.take_out(*e);
+        e->claimant = claimant;
         if (++e->attempt > 1) { ++redelivered_; }
         e->lapsed = false;
         ++e->turn;
@@ -27,7 +28,7 @@ std::size_t cursor::claim_index(std::size_t max, Give give) {
 }
 
 template <class Give>
-std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over, Give give) {
+std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over, Give give, std::uint32_t claimant) {
     entry* chain = nullptr;
     passed_over = false;
     {
@@ -37,8 +38,8 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
         if (always_index_ && !stopped_) { absorb(s, host_.head()); }
         entry* last = nullptr;
         entry* aside = nullptr; // not to be had: somebody looks at it, and there can be no copy
-        for (std::size_t n = 0; n < max && may_claim();) {
-            entry* const e = index_.best();
+        for (std::size_t n = 0; n < max && may_claim(claimant);) {
+            entry* const e = best_for(claimant);
             if (e == nullptr) { break; }
             index_.take_out(*e);
             if (e->holders != 0 && !copyable) {
@@ -51,6 +52,10 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
             e->settled = true;
             e->shared = e->holders != 0;
             ++e->holders;
+            if (options_.shares_bodies) { // its receiver will look at it: one more, with a turn of its own
+                ++e->holders;
+                ++e->turn;
+            }
             index_.leave_group(*e, now);
             s.left(*e);
             if (e->cover != nullptr) { host_.forget(*e->cover, e->offset); }
@@ -78,7 +83,10 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
             for (std::size_t n = 0; chain != nullptr; ++n) {
                 entry& e = *std::exchange(chain, chain->next);
                 e.next = nullptr;
-                if (n >= given) { c.come_back(s, e, c.clock_.now()); }
+                if (n >= given) {
+                    if (c.options_.shares_bodies) { --e.holders; }
+                    c.come_back(s, e, c.clock_.now());
+                }
                 c.let_go(s, e);
             }
         }
@@ -93,6 +101,112 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
         give(*e, done.out);
     }
     return given;
+}
+
+inline std::size_t cursor::judge(const verdict* verdicts, std::size_t n) noexcept {
+    session s(*this);
+    const duration now = clock_.now();
+    std::size_t orphans = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        const handle& at = verdicts[i].of;
+        entry& e = *static_cast<entry*>(at.where);
+        if (verdicts[i].wanted) {
+            e.unsifted = false;
+        } else if (orphaned_) {
+            ++orphans;
+        } else if (!e.settled && e.turn == at.turn && e.where == entry::place::leased) {
+            index_.take_out(e);
+            --e.holders;
+            ignore(s, e, now);
+        } else {
+            let_go(s, e);
+        }
+    }
+    return orphans;
+}
+
+inline void cursor::sift() {
+    std::vector<offset> places;
+    {
+        session s(*this);
+        step(s, clock_.now());
+        absorb(s, host_.head());
+        index_.each([&](const entry& e) {
+            if (!e.settled && e.unsifted) { places.push_back(e.offset); }
+        });
+    }
+    for (const offset o : places) {
+        entry* e = nullptr;
+        {
+            const std::lock_guard lock(mutex_);
+            e = index_.find(o);
+            if (e == nullptr || e->settled || !e->unsifted || e->where == entry::place::nowhere) { continue; }
+            ++e->holders;
+        }
+        const bool wanted = host_.wants(*e);
+        session s(*this);
+        if (wanted) {
+            e->unsifted = false;
+        } else if (!e->settled && e->unsifted && e->attempt == 0 && e->where != entry::place::nowhere) {
+            index_.take_out(*e);
+            ignore(s, *e, clock_.now());
+        }
+        let_go(s, *e);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------- members
+
+inline void cursor::assign(std::uint32_t member) noexcept {
+    const session s(*this);
+    wanted_ = member;
+    if (index_.count().leased == 0) { owner_ = wanted_; }
+}
+
+inline void cursor::add_member(std::uint32_t member) {
+    const session s(*this);
+    index_.make_level(member);
+}
+
+inline void cursor::remove_member(std::uint32_t member) noexcept {
+    const session s(*this);
+    index_.clear_level(member);
+}
+
+inline void cursor::lapse() noexcept {
+    session s(*this);
+    const duration now = clock_.now();
+    each_page([&](page& p) {
+        for (std::uint32_t i = 0; i < span; ++i) { take_lease(p, i); }
+    });
+    lapse_chain(s, now, [](const entry&) { return true; });
+}
+
+inline void cursor::lapse(std::uint32_t claimant) noexcept {
+    session s(*this);
+    lapse_chain(s, clock_.now(), [&](const entry& e) { return e.claimant == claimant; });
+}
+
+/// Collected first: what is leased is in no list, and what becomes of one may concern others.
+template <class Which>
+void cursor::lapse_chain(session& s, duration now, Which which) noexcept {
+    entry* chain = nullptr;
+    index_.each([&](entry& e) {
+        if (e.where != entry::place::leased || !which(std::as_const(e))) { return; }
+        e.next = chain;
+        chain = &e;
+    });
+    while (chain != nullptr) {
+        entry& e = *std::exchange(chain, chain->next);
+        e.next = nullptr;
+        lapse(s, e, now);
+    }
+}
+
+inline bool cursor::may_have(offset head, std::uint32_t claimant) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (!may_claim(claimant)) { return false; }
+    return head > next() || (options_.shares != nullptr ? index_.has_for(claimant) : index_.eligible() != 0);
 }
 
 // --------------------------------------------------------------------------------------------------------------------------- settling
@@ -110,6 +224,11 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
     e.lapsed = false;
     switch (what) {
     case verb::ack: remove(s, e, now); break;
+    case verb::pop:
+        ++e.holders;
+        ++e.turn;
+        remove(s, e, now);
+        break;
     case verb::nack: fail(s, e, now, later(now, pause_after(options_.retry, e.attempt, e.offset)), reason_attempts); break;
     case verb::nack_after: fail(s, e, now, later(now, std::max(after, duration::zero())), reason_attempts); break;
     case verb::release:

@@ -41,6 +41,7 @@
 #include <cstdint>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -58,8 +59,13 @@ struct cursor_options {
     bool ordered_by_key = false;
     std::size_t max_dead = 0; // zero: unlimited
     bool drops_oldest = false;
+    offset begin = 0;             // what lies before is not for this cursor
+    bool shares_bodies = false;   // they belong to the log: this cursor neither moves nor ends them
+    bool filtered = false;        // the host is asked which messages are wanted
+    bool assigned = false;        // one member at a time may claim: see `assign`
+    key_shares* shares = nullptr; // members claim by key
 
-    bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0; }
+    bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0 || assigned; }
 };
 
 /// What a cursor asks of the store it belongs to. Called under the cursor's mutex unless said otherwise.
@@ -86,6 +92,12 @@ public:
     virtual std::uint64_t weight(void* block, std::uint32_t index) const noexcept = 0;
     /// When a message that somebody may be ending was sent; duration::min() where only its envelope says so.
     virtual duration sent_if_plain(void* block, std::uint32_t index) const noexcept = 0;
+    /// Which of the `span` messages from `first` on are not for this cursor, a bit for each. Asked once, as a page is opened.
+    virtual std::uint32_t absent(offset /*first*/, const void* /*block*/) const noexcept { return 0; }
+    /// How many of [first, last), which nobody has taken, are not.
+    virtual std::uint64_t count_absent(offset /*first*/, offset /*last*/) const noexcept { return 0; }
+    /// What the filter says. Called without the mutex; the body stays.
+    virtual bool wants(const entry&) noexcept { return true; }
     virtual void release_block(offset first, void* block) noexcept = 0;
     virtual void detach_block(offset first, void* block) noexcept = 0;
     /// An envelope's message is settled or dead, or lives again.
@@ -113,7 +125,7 @@ inline constexpr std::string_view reason_rejected = "rejected";
 class cursor {
 public:
     /// What a settlement is to do.
-    enum class verb : std::uint8_t { ack, nack, nack_after, release, reject };
+    enum class verb : std::uint8_t { ack, nack, nack_after, release, reject, pop }; // pop: ack, and go on looking at it, one turn later
 
     struct lane_claim {
         offset first = 0;
@@ -126,7 +138,7 @@ public:
     /// What is there now and what ever was.
     struct counters {
         std::size_t ready = 0, in_flight = 0, parked = 0, dead = 0;
-        std::uint64_t acked = 0, redelivered = 0, expired = 0, dropped = 0;
+        std::uint64_t acked = 0, redelivered = 0, expired = 0, dropped = 0, filtered = 0;
         std::uint64_t bytes = 0;
         duration oldest = duration::max(); // when the oldest unsettled message was sent
     };
@@ -136,10 +148,12 @@ public:
 
     cursor(cursor_host& host, clock& time, const cursor_options& options, bool ends_quietly)
         : host_(host), clock_(time), options_(options), always_index_(options.needs_index()), ends_quietly_(ends_quietly),
-          index_(options.priorities, options.ordered_by_key, options.drops_oldest) {
+          index_(options.priorities, options.ordered_by_key, options.drops_oldest, options.shares), begun_(options.begin),
+          uncounted_(static_cast<std::int64_t>(options.begin)) {
+        next_.store(begun_ << 1 | (always_index_ ? 1 : 0), std::memory_order_relaxed);
+        pages_until_.store(begun_ - index_in_span(begun_), std::memory_order_relaxed);
         if (always_index_) {
             gate_.store(0, std::memory_order_relaxed);
-            next_.store(1, std::memory_order_relaxed);
             is_gated_ = true;
         }
         if (options_.time_to_live > duration::zero()) { // the first step finds out when it has something to do
@@ -173,7 +187,7 @@ public:
     lane_claim claim_lane(std::size_t max, Head head, bool past_index = false, duration lease_from = clock::never) {
         std::uint64_t word = next_.load(std::memory_order_relaxed);
         for (;;) {
-            const offset at = word >> 1;
+            const offset at = place_in(word);
             if ((word & 1) != 0 && !past_index) { return {.index_first = true}; }
             offset seen = seen_.load(std::memory_order_relaxed);
             if (at >= seen) {
@@ -194,7 +208,7 @@ public:
     }
 
     /// The first offset that nobody has taken.
-    offset next() const noexcept { return next_.load(std::memory_order_seq_cst) >> 1; }
+    offset next() const noexcept { return place_in(next_.load(std::memory_order_seq_cst)); }
 
     /// The word for a delivery claimed at coarse time `t`.
     std::uint64_t lease_word(duration t) const noexcept { return word_of(lease_end(t)); }
@@ -205,7 +219,26 @@ public:
     }
 
     /// A claimed message of the lane may not be handed out now: it is delayed or expired. The index takes it.
-    void divert(page& p, std::uint32_t i) noexcept;
+    void divert(page& p, std::uint32_t i, bool sifted = true) noexcept;
+
+    /// Whether a claimed slot holds nothing for this cursor; it is released then.
+    bool skip_absent(page& p, std::uint32_t i) noexcept {
+        if (p.state[i].load(std::memory_order_relaxed) != lane_state::absent) [[likely]] { return false; }
+        skipped_.fetch_add(1, std::memory_order_relaxed);
+        p.state[i].store(lane_state::released, std::memory_order_release);
+        return true;
+    }
+    /// The filter does not let a claimed message of the lane through.
+    void turn_away(page& p, std::uint32_t i) noexcept {
+        skipped_.fetch_add(1, std::memory_order_relaxed);
+        filtered_.fetch_add(1, std::memory_order_relaxed);
+        p.state[i].store(lane_state::released, std::memory_order_release);
+    }
+    /// Who popped a message whose body is shared no longer looks at it. False: it was moved out of the lane meanwhile; `settle` knows.
+    static bool end_look(page& p, std::uint32_t i) noexcept {
+        std::uint64_t seen = lane_state::popped;
+        return p.state[i].compare_exchange_strong(seen, lane_state::of(lane_state::released), std::memory_order_acq_rel, std::memory_order_relaxed);
+    }
 
     /// Tries to settle a plain delivery; on success the caller ends the body and then stores `released`.
     static bool end_lease(page& p, std::uint32_t i) noexcept {
@@ -222,13 +255,24 @@ public:
     // --------------------------------------------------------------------------------------------------------------- the index
 
     /// Hands out up to `max` messages of the index: `give(entry&)` under the mutex; it may not throw. Returns how many.
+    /// `claimant`: which member asks, where that matters.
     template <class Give>
-    std::size_t claim_index(std::size_t max, Give give);
+    std::size_t claim_index(std::size_t max, Give give, std::uint32_t claimant = 0);
     /// The same for `pop`: the messages are settled already; `give(entry&, bool& out)` moves the body out, or, where others look at it
     /// (`shared`), copies it; if it throws, those that are not `out` come back. Called without the mutex. What is looked at and cannot be
-    /// copied is passed over.
+    /// copied is passed over. Where bodies are shared, `give` makes a look at it, which ends by `settle`.
     template <class Give>
-    std::size_t pop_index(std::size_t max, bool copyable, bool& passed_over, Give give);
+    std::size_t pop_index(std::size_t max, bool copyable, bool& passed_over, Give give, std::uint32_t claimant = 0);
+
+    /// What the filter said of entries that were handed out `unsifted`: those that are not wanted go, as if they had never been.
+    /// Returns how many of these hold references of their own, because their endpoint is gone.
+    struct verdict {
+        handle of;
+        bool wanted;
+    };
+    std::size_t judge(const verdict* verdicts, std::size_t n) noexcept;
+    /// Asks the filter about all that it has not been asked about, without the mutex. Takes it out of the lane.
+    void sift();
 
     /// Settles a delivery that `end_lease` did not. `orphan`: its endpoint is gone, and it gives back the reference it held.
     struct outcome {
@@ -253,6 +297,26 @@ public:
     }
     /// A message with times of its own was appended at `o`.
     void note_timed(offset o, duration expires) noexcept;
+
+    /// From now on only `member` may claim, as soon as nothing that another claimed is leased. 0: nobody.
+    void assign(std::uint32_t member) noexcept;
+    /// Members share by key: there is one more, or one less, of this number. The first may throw std::bad_alloc.
+    void add_member(std::uint32_t member);
+    void remove_member(std::uint32_t member) noexcept;
+    /// All leases end now; or those of one claimant.
+    void lapse() noexcept;
+    void lapse(std::uint32_t claimant) noexcept;
+    /// The same as `may_have`, for one claimant, exactly.
+    bool may_have(offset head, std::uint32_t claimant) noexcept;
+    /// Moves on, or back, to `to`: nothing handed out before counts any more. `move(from, before, after)`, under the mutex, is told where it
+    /// stood, and exchanges the holds on the blocks that are not open yet: those from `before` on for those from `after` on. Waits for those
+    /// who are about to hand something out. Throws std::bad_alloc, then nothing has changed. One at a time.
+    template <class Move>
+    void seek(offset to, Move move);
+    /// The lowest offset that is not settled; dead letters count as settled.
+    offset floor() noexcept;
+    /// Below this, all pages were opened.
+    offset opened_until() const noexcept { return pages_until_.load(std::memory_order_relaxed); }
 
     void pause(bool on) noexcept;
     bool paused() const noexcept { return paused_.load(std::memory_order_relaxed); }
@@ -306,8 +370,17 @@ private:
         return since == lane_state::latest ? clock::never : epoch_ + since;
     }
     duration lease_end(duration t) const noexcept { return options_.lease > duration::zero() ? later(t, options_.lease) : clock::never; }
+    void lapse(session& s, entry& e, duration now) noexcept;
+    void ignore(session& s, entry& e, duration now) noexcept;
+    void depart(session& s, entry& e, duration now) noexcept;
+    template <class Which>
+    void lapse_chain(session& s, duration now, Which which) noexcept;
+    bool quiesced(session* s) noexcept;
     void open_next_page(offset at, duration lease_from);
     void open_page(offset at, duration lease_from = clock::never);
+    template <class Move>
+    void move_to(session& s, offset to, Move& move) noexcept;
+    offset taken_until(offset head) const noexcept { return std::min(moving_ ? stopped_at_ : next(), head); }
     void watch(page& p, duration t) noexcept;
     void tidy() noexcept;
     void tidy_page(page& p) noexcept;
@@ -330,7 +403,7 @@ private:
     void step(session& s, duration now) noexcept;
     void sweep_lane(session& s, duration now) noexcept;
     void expire_lane(session& s, duration now) noexcept;
-    void arrive(session& s, entry& e, duration now) noexcept;
+    void expire(session& s, entry& e, duration now) noexcept;
     void fail(session& s, entry& e, duration now, duration when, std::string_view reason) noexcept;
     void die(session& s, entry& e, duration now, std::string_view reason) noexcept;
     void come_back(session& s, entry& e, duration now) noexcept;
@@ -343,6 +416,14 @@ private:
         return !stopped_ && !paused_.load(std::memory_order_relaxed) &&
                (options_.max_in_flight == 0 || index_.count().leased < options_.max_in_flight);
     }
+    bool may_claim(std::uint32_t claimant) noexcept {
+        if (!may_claim()) { return false; }
+        if (!options_.assigned) { return true; }
+        if (claimant != wanted_) { return false; }
+        if (owner_ != wanted_ && index_.count().leased == 0) { owner_ = wanted_; }
+        return owner_ == wanted_;
+    }
+    entry* best_for(std::uint32_t claimant) noexcept { return options_.shares != nullptr ? index_.best_for(claimant) : index_.best(); }
 
     cursor_host& host_;
     clock& clock_;
@@ -351,10 +432,12 @@ private:
     const bool always_index_;
     const bool ends_quietly_;
 
-    static constexpr std::uint64_t nothing_left = ~std::uint64_t{1};
+    // `next_`, from its lowest bit on: whether the index goes first; the first offset nobody has taken; how often the cursor was moved.
+    static constexpr unsigned move_shift = 56;
+    static constexpr std::uint64_t nothing_left = (std::uint64_t{1} << move_shift) - 2;
+    static constexpr offset place_in(std::uint64_t word) noexcept { return (word & nothing_left) >> 1; }
 
-    // Written by every claim: the first offset nobody has taken, times two, plus one while the index goes first. So a claim of the lane
-    // fails if the index got something older meanwhile.
+    // Written by every claim. So a claim of the lane fails if the index got something older meanwhile, or the cursor was moved.
     alignas(64) std::atomic<std::uint64_t> next_{0};
     std::atomic<offset> seen_{0}; // the stream's head, as some claimer saw it
     // Read by every claim, written rarely.
@@ -367,21 +450,33 @@ private:
     std::atomic<std::uint32_t> index_state_{index_empty};
     std::atomic<std::int64_t> deadline_{clock::never.count()};
 
+    std::atomic<std::uint64_t> skipped_{0};  // taken, and not for this cursor or not wanted
+    std::atomic<std::uint64_t> filtered_{0}; // of these, not wanted
+
     std::mutex mutex_; // all below, and writing what is between `gate_` and here
     index index_;
+    offset begun_;            // what lies before was never for this cursor
+    std::int64_t uncounted_;  // how much further `next_` is than there were messages taken
+    std::vector<page*> stale_; // pages from before a `seek`, until what is out of them has come back
+    entry_list departed_;      // and entries
+    std::uint32_t owner_ = 0; // who claims, where members are assigned, and who is to
+    std::uint32_t wanted_ = 0;
     recycler<page> spare_pages_;
     page_list stragglers_; // pages that something old keeps, out of the directory
     std::uint64_t scan_ = 0;
     std::size_t scan_straggler_ = 0;
+    std::size_t scan_stale_ = 0;
     duration lane_lease_ = clock::never;   // no lease in the lane ends before
     duration lane_expiry_ = clock::never;  // with a time to live for all: no message of the lane expires before
     duration timed_expiry_ = clock::never; // likewise for those with times of their own, which lie below `timed_until_`
     offset timed_until_ = 0;
     std::size_t deferred_ = 0; // words that wait for memory
     bool is_gated_ = false;    // the flag in `next_`
-    bool stopped_ = false;     // the endpoint is going: nothing is handed out
+    bool stopped_ = false;     // the endpoint is going, or the cursor about to move: nothing is handed out
+    bool moving_ = false;      // the latter
     bool orphaned_ = false;    // it has gone: what is out holds references of its own
-    offset stopped_at_ = 0;    // `next_` when the endpoint went
+    offset stopped_at_ = 0;    // where `next_` was then
+    std::uint64_t moves_ = 0;
     std::uint64_t redelivered_ = 0, expired_ = 0, dropped_ = 0;
     std::int64_t unacked_ = 0; // left the log otherwise than by an ack: died, dropped, purged; less what lives again
 };

@@ -14,11 +14,7 @@ inline void cursor::step(session& s, duration now) noexcept {
     if (stopped_) { return; }
     if (deferred_ != 0) { retry_deferred(now); }
     for (entry* e = index_.next_parked(); e != nullptr && e->when <= now; e = index_.next_parked()) { index_.due(*e, now); }
-    for (entry* e = index_.next_lease(); e != nullptr && e->when <= now; e = index_.next_lease()) {
-        index_.take_out(*e);
-        e->lapsed = true;
-        fail(s, *e, now, now, reason_lease);
-    }
+    for (entry* e = index_.next_lease(); e != nullptr && e->when <= now; e = index_.next_lease()) { lapse(s, *e, now); }
     if (lane_lease_ <= now) { sweep_lane(s, now); }
     if (lane_expiry_ <= now) { expire_lane(s, now); }
     if (timed_expiry_ <= now) {
@@ -30,9 +26,8 @@ inline void cursor::step(session& s, duration now) noexcept {
         }
     }
     for (entry* e = index_.next_expiry(); e != nullptr && e->expires <= now; e = index_.next_expiry()) {
-        ++expired_;
         index_.take_out(*e);
-        die(s, *e, now, reason_expired);
+        expire(s, *e, now);
     }
 }
 
@@ -50,9 +45,7 @@ inline void cursor::sweep_lane(session& s, duration now) noexcept {
                 } else if (kind == lane_state::leased) {
                     if (deadline_of(seen) <= now) {
                         if (entry* const e = take_lease(p, i)) {
-                            index_.take_out(*e);
-                            e->lapsed = true;
-                            fail(s, *e, now, now, reason_lease);
+                            lapse(s, *e, now);
                             continue;
                         }
                     }
@@ -89,6 +82,31 @@ inline void cursor::note_timed(offset o, duration expires) noexcept {
 }
 
 // --------------------------------------------------------------------------------------------------------------------------- outcomes
+
+/// A lease has ended. Its holder may still settle the message, until somebody else is given it.
+inline void cursor::lapse(session& s, entry& e, duration now) noexcept {
+    index_.take_out(e);
+    e.lapsed = true;
+    fail(s, e, now, now, reason_lease);
+}
+
+/// A message has expired. The entry is nowhere.
+inline void cursor::expire(session& s, entry& e, duration now) noexcept {
+    if (e.unsifted) {
+        s.doubt(e);
+        return;
+    }
+    ++expired_;
+    die(s, e, now, reason_expired);
+}
+
+/// The filter does not want it. The entry is nowhere.
+inline void cursor::ignore(session& s, entry& e, duration now) noexcept {
+    skipped_.fetch_add(1, std::memory_order_relaxed);
+    filtered_.fetch_add(1, std::memory_order_relaxed);
+    e.lapsed = false;
+    remove(s, e, now);
+}
 
 /// A delivery failed. The entry is nowhere.
 inline void cursor::fail(session& s, entry& e, duration now, duration when, std::string_view reason) noexcept {
@@ -176,6 +194,7 @@ inline void cursor::remove(session& s, entry& e, duration now) noexcept {
 /// Somebody no longer looks at an entry.
 inline void cursor::let_go(session& s, entry& e) noexcept {
     if (--e.holders != 0) { return; }
+    if (e.departed) { departed_.erase(e); }
     if (e.settled) {
         s.finish(e);
     } else if (e.where != entry::place::leased) {
@@ -185,7 +204,7 @@ inline void cursor::let_go(session& s, entry& e) noexcept {
 
 /// The body leaves its slot, so that the block does not wait for it. Without memory, or held by somebody, it stays.
 inline void cursor::move_out(entry& e) noexcept {
-    if (e.home == nullptr || e.holders != 0) { return; }
+    if (e.home == nullptr || e.holders != 0 || options_.shares_bodies) { return; }
     void* const node = host_.evacuate(e.home->block, e.index);
     if (node == nullptr) { return; }
     page& home = *std::exchange(e.home, nullptr);

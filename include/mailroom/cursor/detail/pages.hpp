@@ -26,7 +26,8 @@ inline void cursor::open_page(offset at, duration lease_from) {
     while (pages_.is_full_for(first) && first / span - pages_.lowest() >= enough) {
         page* const p = pages_.in_span(pages_.lowest());
         const bool sealed = std::none_of(p->state.begin(), p->state.end(), [](const auto& word) {
-            return lane_state::kind(word.load(std::memory_order_relaxed)) == lane_state::fresh;
+            const auto kind = lane_state::kind(word.load(std::memory_order_relaxed));
+            return kind == lane_state::fresh || kind == lane_state::absent;
         });
         if (!sealed) { break; }    // a claimer may still look it up
         stragglers_.push_back(*p); // pages leave the directory from its lower end: the order holds
@@ -39,8 +40,12 @@ inline void cursor::open_page(offset at, duration lease_from) {
     p->block = host_.block_of(first);
     p->earliest = lease_from != clock::never ? lease_end(lease_from) : clock::never;
     p->watched.store(lease_from != clock::never || options_.lease <= duration::zero(), std::memory_order_relaxed);
-    p->done = 0;
-    for (auto& word : p->state) { word.store(lane_state::fresh, std::memory_order_relaxed); }
+    p->done = begun_ > first ? static_cast<std::uint32_t>(begun_ - first) : 0;
+    const std::uint32_t absent = host_.absent(first, p->block);
+    for (std::uint32_t i = 0; i < span; ++i) {
+        const auto tag = i < p->done ? lane_state::released : (absent >> i & 1u) != 0 ? lane_state::absent : lane_state::fresh;
+        p->state[i].store(tag, std::memory_order_relaxed);
+    }
     pages_.install(first, p);
     lane_lease_ = std::min(lane_lease_, p->earliest);
     pages_until_.store(first + span, std::memory_order_release);
@@ -57,6 +62,7 @@ inline void cursor::tidy() noexcept {
         if (++scan_straggler_ >= stragglers_.size()) { scan_straggler_ = 0; }
         tidy_page(stragglers_[scan_straggler_]);
     }
+    if (!stale_.empty()) { tidy_page(*stale_[++scan_stale_ % stale_.size()]); }
 }
 
 inline void cursor::tidy_page(page& p) noexcept {
@@ -88,6 +94,7 @@ inline void cursor::free_page(page& p) noexcept {
     host_.release_block(p.first, p.block);
     pages_.remove(p.first, &p);
     stragglers_.erase(p);
+    if (!stale_.empty()) { std::erase(stale_, &p); }
     delete spare_pages_.put(&p);
 }
 
@@ -103,6 +110,7 @@ inline page* cursor::page_of(offset o) const noexcept {
 template <class Fn>
 void cursor::each_page(Fn fn) noexcept {
     for (page* const p : stragglers_) { fn(*p); }
+    for (page* const p : stale_) { fn(*p); }
     for (std::uint64_t s = pages_.lowest(); s < pages_.highest(); ++s) {
         if (page* const p = pages_.in_span(s)) { fn(*p); }
     }
@@ -137,9 +145,10 @@ inline entry* cursor::make_entry(page& p, std::uint32_t i, const cursor_host::vi
     e->sent = v.sent;
     e->due = duration::min();
     e->expires = expiry(v);
+    e->unsifted = options_.filtered;
     if (v.cover != nullptr) {
         e->due = v.cover->due;
-        e->level = static_cast<std::uint8_t>(std::clamp(v.cover->props.priority, 0, options_.priorities - 1));
+        e->level = static_cast<std::uint16_t>(std::clamp(v.cover->props.priority, 0, options_.priorities - 1));
     }
     return e;
 }
@@ -165,15 +174,15 @@ inline void cursor::retry_deferred(duration now) noexcept {
     });
 }
 
-inline void cursor::divert(page& p, std::uint32_t i) noexcept {
+inline void cursor::divert(page& p, std::uint32_t i, bool sifted) noexcept {
     session s(*this);
     const duration now = clock_.now();
     try {
         entry* const e = make_entry(p, i, host_.look(p.block, i));
+        e->unsifted = !sifted;
         p.state[i].store(lane_state::to(e), std::memory_order_release);
         if (e->expires <= now) {
-            ++expired_;
-            die(s, *e, now, reason_expired);
+            expire(s, *e, now);
         } else {
             index_.enter(*e, now, e->due, false);
             move_out(*e);
@@ -188,7 +197,7 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
     entry* alive = nullptr;
     while (most != 0) {
         std::uint64_t word = next_.load(std::memory_order_relaxed);
-        const offset at = word >> 1;
+        const offset at = place_in(word);
         if (at >= until) { break; }
         if (at >= pages_until_.load(std::memory_order_relaxed)) { open_page(at); }
         const std::size_t n = std::min({most, static_cast<std::size_t>(until - at), static_cast<std::size_t>(span - index_in_span(at))});
@@ -202,19 +211,24 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
         const std::uint32_t end = i + static_cast<std::uint32_t>(n);
         try {
             for (; i < end; ++i) {
+                if (lane_state::kind(p.state[i].load(std::memory_order_relaxed)) == lane_state::absent) {
+                    skipped_.fetch_add(1, std::memory_order_relaxed);
+                    release_slot(p, i); // the page goes with the last of its slots, and that is the last of this round
+                    continue;
+                }
                 entry* const e = make_entry(p, i, host_.look(p.block, i));
                 p.state[i].store(lane_state::to(e), std::memory_order_release);
                 if (e->expires <= now) {
-                    ++expired_;
-                    // A keyed message that expires behind others of its key has no turn to give up.
-                    die(s, *e, now, reason_expired);
+                    expire(s, *e, now); // a keyed message that expires behind others of its key has no turn to give up
                 } else {
                     index_.enter(*e, now, e->due, true);
                     alive = e;
                 }
             }
         } catch (...) {
-            for (; i < end; ++i) { defer(p, i, 0); }
+            for (; i < end; ++i) {
+                if (!skip_absent(p, i)) { defer(p, i, 0); }
+            }
             throw;
         }
     }

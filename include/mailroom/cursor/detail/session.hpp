@@ -15,9 +15,10 @@ public:
     ~session() {
         const std::size_t wake = rearm();
         if (messages_ != 0) { c_.host_.settled(messages_, bytes_); }
-        if (ending_ == nullptr && wake == 0 && !died_) { return; }
+        if (ending_ == nullptr && wake == 0 && !died_ && doubted_ == nullptr) { return; }
         c_.host_.hold(); // the endpoint may go as soon as the mutex is free, even by what runs here
         lock_.unlock();
+        if (doubted_ != nullptr) { bury_doubted(); }
         if (ending_ != nullptr) { end_all(); }
         if (wake != 0) { c_.host_.wake(wake); }
         if (died_) { c_.host_.somebody_died(); }
@@ -31,6 +32,12 @@ public:
     }
 
     void died() noexcept { died_ = true; }
+
+    /// It has expired, and nobody knows whether it was wanted. It is nowhere until the filter has said so.
+    void doubt(entry& e) noexcept {
+        e.next = doubted_;
+        doubted_ = &e;
+    }
 
     /// The message is settled and nobody holds it: its end.
     void finish(entry& e) noexcept {
@@ -49,6 +56,21 @@ private:
     void dispose(entry& e) noexcept {
         if (e.home != nullptr) { c_.release_slot(*e.home, e.index); }
         c_.index_.recycle(e);
+    }
+    void bury_doubted() noexcept {
+        for (entry* e = doubted_; e != nullptr; e = e->next) { e->unsifted = !c_.host_.wants(*e); }
+        session s(c_);
+        const duration now = c_.clock_.now();
+        while (doubted_ != nullptr) {
+            entry& e = *std::exchange(doubted_, doubted_->next);
+            e.next = nullptr;
+            if (e.unsifted) {
+                c_.ignore(s, e, now);
+            } else {
+                ++c_.expired_;
+                c_.die(s, e, now, reason_expired);
+            }
+        }
     }
     void end_all() noexcept {
         for (entry* e = ending_; e != nullptr; e = e->next) { c_.host_.end(*e); }
@@ -81,6 +103,7 @@ private:
 
         if (next < before || c_.closing_.load(std::memory_order_relaxed)) { return SIZE_MAX; } // all look again
         if (shut) { return 0; }
+        if (c_.owner_ != c_.wanted_ && c_.index_.count().leased == 0) { return SIZE_MAX; } // the new one may begin
         if (shut_before_) { return SIZE_MAX; }
         return eligible;
     }
@@ -88,6 +111,7 @@ private:
     cursor& c_;
     std::unique_lock<std::mutex> lock_;
     entry* ending_ = nullptr;
+    entry* doubted_ = nullptr;
     std::int64_t messages_ = 0;
     std::int64_t bytes_ = 0;
     bool died_ = false;

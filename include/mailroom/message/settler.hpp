@@ -1,0 +1,36 @@
+// settler: what a delivery, or a message that shares its body, asks of the endpoint that gave it.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+
+#include <cstdint>
+#include <string>
+
+namespace mailroom::detail {
+
+/// Where a delivery stands in its endpoint. Only the endpoint reads it.
+struct handle {
+    void* where = nullptr;     // turn 0: its page; else its entry
+    std::uint32_t turn = 0;    // which hand-out of the message this is; a dead letter that lives again goes on counting
+    std::uint32_t attempt = 0; // what the holder is told
+    offset place = 0;
+};
+
+/// Every call but `extend` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
+class settler {
+public:
+    virtual bool ack(const handle&) noexcept = 0;
+    virtual bool nack(const handle&) noexcept = 0;
+    virtual bool nack_after(const handle&, duration) noexcept = 0;
+    virtual bool release(const handle&) noexcept = 0;
+    virtual bool reject(const handle&, std::string reason) noexcept = 0;
+    virtual bool extend(const handle&, duration lease) noexcept = 0;
+    virtual time_point sent_at(const handle&) const noexcept = 0;
+    /// Who popped a message, settled as it is, whose body others share, no longer looks at it.
+    virtual void end_look(const handle&) noexcept = 0;
+
+protected:
+    ~settler() = default;
+};
+
+} // namespace mailroom::detail
