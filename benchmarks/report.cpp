@@ -210,6 +210,9 @@ constexpr const char* tokens = "moodycamel + tokens";
 constexpr const char* locked = "mutex + deque + condvar";
 constexpr const char* popped = "send, pop";
 constexpr const char* received = "send, receive, ack";
+constexpr const char* published = "publish, pop";
+constexpr const char* each_copy = "a moodycamel each, copies";
+constexpr const char* each_share = "a moodycamel each, shared_ptr";
 
 const auto& claims() {
     static const std::vector<claim> all{
@@ -247,6 +250,16 @@ const auto& claims() {
         {"index path: priorities, M msg/s", "index_1P1C", "priorities = 3", nullptr, 2, 5},
         {"index path: delays, M msg/s", "index_1P1C", "a delay of 1 us", nullptr, 2, 5},
         {"index path: keys, M msg/s", "index_1P1C", "ordered_by_key, 1000 keys", nullptr, 2, 5},
+        {"topic to 8 subscribers, 16 B, pinned", "fan_small_pinned_1P8S", published, each_copy, 1.5, 3},
+        {"topic to 8 subscribers, 16 B, unpinned", "fan_small_unpinned_1P8S", published, each_copy, 1.5, 3},
+        {"topic to 8 subscribers, 16 B, a thread each", "fan_threads_pinned_1P8S", published, each_copy, 1.5, 3},
+        {"topic to 32 subscribers, 16 B, pinned", "fan_small_pinned_1P32S", published, each_copy, 1.8, 4},
+        {"topic to 32 subscribers, 16 B, unpinned", "fan_small_unpinned_1P32S", published, each_copy, 1.8, 4},
+        {"topic to 8 subscribers, 1 KiB, pinned", "fan_large_pinned_1P8S", published, each_share, 1.6, 0},
+        {"topic to 8 subscribers, 1 KiB, one thread", "fan_alone_large", published, each_share, 1.6, 0},
+        {"topic to 8 subscribers, 1 KiB, 4 publishers", "fan_many_large_pinned_4P8S", published, each_share, 1.6, 0},
+        {"topic to 8 subscribers, 16 B, 4 publishers, M publishes/s: ten times a disruptor", "fan_many_small_pinned_4P8S", published, nullptr, 14, 0},
+        {"publish to 1000 that do not read, against 1", "fan_idle", "publish, 1000 idle", "publish, 1 idle", 1.2, 0, false},
         {"a million messages waiting, 16 B, bytes a message", "waiting_bytes", "queue", nullptr, 64, 0, false},
         {"10,000 queues never used, bytes a queue", "idle_never_used", "queue", nullptr, 4096, 0, false},
         {"10,000 queues drained after 100 messages, bytes a queue", "idle_drained_100", "queue", nullptr, 4096, 0, false},
@@ -300,7 +313,8 @@ std::string escaped(const std::string& text) {
     return out;
 }
 bool is_ours(const std::string& row) {
-    return row.starts_with("send") || row == "queue" || row.starts_with("<mailroom") || row == "hello" || row.find("lease") == 0;
+    return row.starts_with("send") || row.starts_with("publish") || row == "queue" || row.starts_with("<mailroom") || row == "hello" ||
+           row.find("lease") == 0;
 }
 
 // Bars from the medians, a line from the least to the most.
@@ -358,6 +372,11 @@ void draw(const measured& all, const std::filesystem::path& folder) {
         {"options.svg", "What each option costs", {"lane_1P1C", "properties_1P1C", "index_1P1C"}},
         {"memory.svg", "Memory", {"waiting_bytes", "burst_left", "idle_never_used", "idle_drained"}},
         {"transient.svg", "The transient lanes", {"transient"}},
+        {"topic.svg",
+         "A topic, 16 bytes, to 1, 8 and 32 subscribers, pinned",
+         {"fan_small_pinned_1P1S", "fan_small_pinned_1P8S", "fan_small_pinned_1P32S"}},
+        {"topic_large.svg", "A topic, 1 KiB, to 8 subscribers", {"fan_large_pinned_1P8S", "fan_many_large_pinned_4P8S", "fan_alone_large"}},
+        {"topic_idle.svg", "Subscribers that do not read", {"fan_idle"}},
         {"include.svg", "What including the queue costs the compiler", {"include", "hello"}},
     };
     for (const plot& p : plots) {

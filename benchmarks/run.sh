@@ -3,7 +3,7 @@
 # that does nothing else.
 #
 #   benchmarks/run.sh [--quick] [name...]      --quick: one minute, into build/bench/quick, to see that all works
-#                                              names: only these programs (queue, wakeup, footprint, options, transient, include)
+#                                              names: only these programs (queue, topic, wakeup, footprint, options, transient, include)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 export CXX=${CXX:-g++}
@@ -37,7 +37,7 @@ fi
 mkdir -p "$data"
 
 start=$SECONDS
-for name in queue transient wakeup options footprint; do
+for name in queue topic transient wakeup options footprint; do
     program=$out/benchmarks/${name}_bench
     wanted "$name" && [ -x "$program" ] || continue
     "$program" $quick --json "$data/$name.json"

@@ -48,7 +48,7 @@ function(mailroom_keep_buildable list_variable)
         file(STRINGS "${source}" lines REGEX "#[ \t]*include[ \t]*[<\"]")
         if(lines MATCHES "<mailroom/asio\\.hpp>|<boost/asio" AND NOT TARGET mailroom::asio)
             continue()
-        elseif(lines MATCHES "<mailroom/store/transient\\.hpp>|<boost/lockfree|concurrentqueue\\.h>"
+        elseif(lines MATCHES "<mailroom/store/transient(_topic)?\\.hpp>|<boost/lockfree|concurrentqueue\\.h>"
                AND NOT TARGET mailroom::transient)
             continue()
         endif()

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <mailroom/queue.hpp>
+#include <mailroom/topic.hpp>
 
 #if __has_include(<boost/lockfree/queue.hpp>) && \
     (__has_include(<concurrentqueue/concurrentqueue.h>) || __has_include(<concurrentqueue/moodycamel/concurrentqueue.h>) || \
      __has_include(<moodycamel/concurrentqueue.h>) || __has_include(<concurrentqueue.h>))
 # include <mailroom/store/transient.hpp>
+# include <mailroom/store/transient_topic.hpp>
 #endif

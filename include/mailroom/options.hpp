@@ -85,16 +85,16 @@ void check_options(const queue_options<T>& o) {
 /// What stays of a topic although nobody needs it any more, for replay. A message stays if it is within all of the first three that are set;
 /// with none set, only what a subscription has not settled stays.
 struct retention {
-    std::size_t messages = 0;       ///< the last so many of each partition
-    std::size_t bytes = 0;          ///< the last of each partition, so many bytes together at most
+    std::size_t messages = 0;        ///< the last so many of each partition
+    std::size_t bytes = 0;           ///< the last of each partition, so many bytes together at most
     duration age = duration::zero(); ///< what was published within so long
-    bool compact = false;           ///< besides these, the last message of each key, as long as it is the last
+    bool compact = false;            ///< besides these, the last message of each key, as long as it is the last
 };
 
 /// How a topic behaves. Zero means "no limit" where a limit is meant.
 template <class T>
 struct topic_options {
-    int partitions = 1;                                                  ///< logs side by side, 1..4096; order holds within each
+    int partitions = 1; ///< logs side by side, 1..4096; order holds within each
     mailroom::retention retention = mailroom::retention();
     std::size_t max_messages = 0;                                        ///< that any one subscription may leave unsettled
     std::size_t max_bytes = 0;                                           ///< their bytes, counted by footprint<T>
@@ -160,7 +160,7 @@ struct subscribe_options {
     start from = start::latest; ///< where a new subscription begins
     sharing mode = sharing::exclusive;
     std::function<bool(const T&, const properties&)> filter = nullptr; ///< false, or an exception: not for this subscription. Called without a lock
-    duration lease = std::chrono::seconds(30);                         ///< how long a receiver may take before the message goes to another; 0: for ever
+    duration lease = std::chrono::seconds(30); ///< how long a receiver may take before the message goes to another; 0: for ever
     retry_policy retry = retry_policy();
     std::size_t max_in_flight = 0; ///< messages handed out and not settled, of each partition
     mailroom::slow slow = mailroom::slow::drop_oldest;
@@ -196,15 +196,15 @@ void check_options(const subscribe_options<T>& o) {
 
 /// One subscription of a topic, as `topic::subscriptions` sees it.
 struct subscription_info {
-    std::string name;                 ///< empty: ephemeral
-    std::size_t members = 0;          ///< now
-    std::vector<position> positions;  ///< now, one a partition: the first message that is not settled
-    std::uint64_t lag = 0;            ///< now: messages not settled, after the filter
-    std::size_t in_flight = 0;        ///< now: received, not settled
-    std::uint64_t lost = 0;           ///< ever: dropped because it was slow and the topic full
-    std::uint64_t redelivered = 0;    ///< ever: deliveries with an attempt above 1
-    std::uint64_t filtered = 0;       ///< ever: not wanted by its filter
-    std::uint64_t filter_errors = 0;  ///< ever: of these, because the filter threw
+    std::string name;                ///< empty: ephemeral
+    std::size_t members = 0;         ///< now
+    std::vector<position> positions; ///< now, one a partition: the first message that is not settled
+    std::uint64_t lag = 0;           ///< now: messages not settled, after the filter
+    std::size_t in_flight = 0;       ///< now: received, not settled
+    std::uint64_t lost = 0;          ///< ever: dropped because it was slow and the topic full
+    std::uint64_t redelivered = 0;   ///< ever: deliveries with an attempt above 1
+    std::uint64_t filtered = 0;      ///< ever: not wanted by its filter
+    std::uint64_t filter_errors = 0; ///< ever: of these, because the filter threw
     sharing mode = sharing::exclusive;
 };
 
@@ -222,6 +222,8 @@ struct stats {
     std::uint64_t duplicates = 0;           ///< ever: sends that were answered with an earlier offset
     std::uint64_t bytes = 0;                ///< now: of unsettled messages, by footprint<T>
     duration oldest_age = duration::zero(); ///< now: of the oldest unsettled message
+    std::uint64_t filtered = 0;             ///< ever: not wanted by the filter of a subscription
+    std::uint64_t filter_errors = 0;        ///< ever: of these, because the filter threw
 };
 
 } // namespace mailroom

@@ -58,15 +58,16 @@ private:
 };
 
 /// Gives each partition to one of `members` (any numbers but 0), each member as many as every other or one more. `owners` says who has it now,
-/// 0 or somebody who left for nobody, and is changed as little as possible. Without members: all 0.
-inline void share_partitions(std::span<std::uint32_t> owners, std::span<const std::uint32_t> members) {
+/// 0 or somebody who left for nobody, and is changed as little as possible. Without members: all 0. `scratch`: one word a member.
+inline void share_partitions(std::span<std::uint32_t> owners, std::span<const std::uint32_t> members, std::span<std::size_t> scratch) noexcept {
     if (members.empty()) {
         std::fill(owners.begin(), owners.end(), 0u);
         return;
     }
     const std::size_t least = owners.size() / members.size();
     std::size_t extra = owners.size() % members.size(); // so many may have one more
-    std::vector<std::size_t> has(members.size(), 0);
+    const auto has = scratch.first(members.size());
+    std::fill(has.begin(), has.end(), std::size_t{0});
     const auto place = [&](std::uint32_t m) { return static_cast<std::size_t>(std::find(members.begin(), members.end(), m) - members.begin()); };
     for (std::uint32_t& o : owners) {
         const std::size_t at = place(o);

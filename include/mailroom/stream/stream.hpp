@@ -181,6 +181,11 @@ public:
         }
         delete surplus;
     }
+    /// Before this, no block is there.
+    offset lowest() const noexcept {
+        const std::lock_guard lock(mutex_);
+        return blocks_.lowest() << span_bits;
+    }
     /// From here on no block is missing.
     offset gone_until() const noexcept {
         const std::lock_guard lock(mutex_);

@@ -1,0 +1,361 @@
+// partition<T>: one log of a topic: its stream, what is retained of it, and who is to be woken when it grows.
+//
+// Who holds what. Each reader is a tenant of the blocks it has not left (stream/stream.hpp), and so is the partition itself: it retains a
+// block until no rule wants it any more, and at least until it is written. The last tenant to leave dooms the block; its messages end, and
+// it is recycled, when somebody calls in without a lock (`reap`), for a message's destructor is foreign code.
+//
+// Compaction. A block that only the rule "the last of each key" wants is kept as long as one of its messages is the last of its key. A reader
+// that begins in the past is given those alone: see `last_of_keys`.
+//
+// Waking. A reader whose subscription has somebody waiting puts its bell into `bells_`, and the stream's head says that there is one. Who
+// publishes takes them out and rings them; a bell whose subscription still waits after that puts itself in again, and asks whether the log has
+// grown beyond what it was rung for: in between nobody rings. So publishing costs nothing for readers that do not wait.
+//
+// Locks: `mutex_` (retention) before the stream's. Foreign code runs under neither.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/wait.hpp>
+#include <mailroom/cursor/deduplication.hpp>
+#include <mailroom/options.hpp>
+#include <mailroom/store/intake.hpp>
+#include <mailroom/store/quota.hpp>
+#include <mailroom/store/timing.hpp>
+#include <mailroom/stream/stream.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// A place in a topic as one number, as deduplication and the intake pass it around.
+inline constexpr unsigned place_bits = 48;
+inline constexpr offset packed(int partition, offset o) noexcept { return static_cast<offset>(partition) << place_bits | o; }
+inline constexpr position unpacked(offset place) noexcept { return {static_cast<int>(place >> place_bits), place & ((offset{1} << place_bits) - 1)}; }
+
+/// What a partition asks of its topic, where readers are concerned.
+class partition_owner {
+public:
+    virtual duration next_due() const noexcept = 0;
+    virtual void catch_up() noexcept = 0;
+    virtual bool make_room(std::size_t n, std::size_t bytes) noexcept = 0;
+    virtual void note_timed(int partition, offset o, duration expires) noexcept = 0;
+
+protected:
+    ~partition_owner() = default;
+};
+
+/// What all partitions of a topic share.
+struct topic_common {
+    topic_common(const quota::limits& l, mailroom::clock* c) : time(c), room(l) {}
+    timing time;
+    quota room;
+    std::unique_ptr<deduplicator> ids;
+};
+
+/// A reader that waits for a log to grow.
+class bell : public waiter {
+public:
+    /// The log has grown by `n`, to `end` at least. Called without a lock.
+    virtual void ring(offset end, std::size_t n) noexcept = 0;
+
+protected:
+    bell() noexcept : waiter(nullptr) {}
+    ~bell() = default;
+};
+
+template <class T>
+class partition final : public intake<T, partition<T>> {
+    friend intake<T, partition<T>>;
+    using intake<T, partition<T>>::stream_;
+    using slot_block = block<T>;
+
+public:
+    partition(partition_owner& owner, topic_common& common, int number, const mailroom::retention& rules)
+        : intake<T, partition<T>>(rules.compact ? stream<T>::readers::many_with_holes : stream<T>::readers::many), owner_(owner), common_(common),
+          number_(number), rules_(rules) {}
+    /// Readers are gone by now.
+    ~partition() {
+        reap();
+        stream_.each_block([this](slot_block& b) { end_messages(b); });
+    }
+
+    int number() const noexcept { return number_; }
+    stream<T>& log() noexcept { return stream_; }
+    const stream<T>& log() const noexcept { return stream_; }
+    const timing& time_of() const noexcept { return common_.time; }
+    std::uint64_t duplicates() const noexcept { return this->duplicates_.load(std::memory_order_relaxed); }
+    std::uint64_t dropped() const noexcept { return this->dropped_newest_.load(std::memory_order_relaxed); }
+
+    // ----------------------------------------------------------------------------------------------------------------------- readers
+
+    /// The first offset that the limits retain at time `now`; what readers hold, or compaction keeps, may lie before.
+    offset retained_from(duration now) {
+        const std::lock_guard lock(mutex_);
+        return first_retained(now);
+    }
+    bool compacts() const noexcept { return rules_.compact; }
+    /// The first offset a reader may begin at, holes or not.
+    offset begin() const noexcept { return rules_.compact ? 0 : stream_.gone_until(); }
+
+    /// The places in [first, last) that are there and from `all_from` on, or the last there of their keys. Looks at every message there.
+    std::vector<offset> last_of_keys(offset first, offset last, offset all_from) {
+        std::unordered_map<std::string, offset> newest;
+        std::vector<offset> places;
+        look_through(first, last, [&](offset o, const slot_block& b, std::uint32_t i) {
+            const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
+            if (e != nullptr && !e->props.key.empty()) { newest[e->props.key] = o; }
+            if (o >= all_from) { places.push_back(o); }
+            return true;
+        });
+        for (const auto& [key, o] : newest) {
+            if (o < all_from) { places.push_back(o); }
+        }
+        std::sort(places.begin(), places.end());
+        return places;
+    }
+
+    /// Calls `fn(offset, const block<T>&, slot index)` for each message that is there in [first, last), in order, as long as it answers true.
+    template <class Fn>
+    void look_through(offset first, offset last, Fn fn) {
+        for (offset o = first; o < last;) {
+            const offset base = o - index_in_span(o);
+            const offset end = std::min(last, base + span);
+            bool more = true;
+            if (slot_block* const b = stream_.visit(base)) {
+                for (; o < end && more; ++o) {
+                    const std::uint32_t i = index_in_span(o);
+                    wait_until_written(b->slots[i], time_of().clock());
+                    more = fn(o, std::as_const(*b), i);
+                }
+                leave(base, b);
+            }
+            if (!more) { return; }
+            o = end;
+        }
+        reap();
+    }
+
+    /// Leaves a block, which may end with that at the next `reap`.
+    void leave(offset first, slot_block* b) noexcept {
+        if (stream_.leave(first, b)) { doom(b); }
+    }
+    /// Several, chained, that nobody needs any more.
+    void doom_all(slot_block* chain) noexcept {
+        while (chain != nullptr) { doom(std::exchange(chain, chain->next_free)); }
+    }
+    /// Ends the messages nobody needs any more. Runs their destructors: without a lock.
+    void reap() noexcept {
+        if (doomed_.load(std::memory_order_relaxed) == nullptr) [[likely]] { return; }
+        for (slot_block* b = doomed_.exchange(nullptr, std::memory_order_acquire); b != nullptr;) {
+            slot_block* const next = b->next_free;
+            end_messages(*b);
+            stream_.recycle(b);
+            b = next;
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------------------------- bells
+
+    /// Puts a bell in, which is not in. Returns the head: who finds something beyond what it knows need not wait.
+    offset arm(bell& b) noexcept {
+        bells_.add(b, [this] { stream_.announce_waiter(); });
+        return stream_.head();
+    }
+    /// Takes it out. False: somebody is ringing it.
+    bool disarm(bell& b) noexcept {
+        return bells_.remove(b, [this] { stream_.nobody_waits(); });
+    }
+
+    /// Lets go of what no rule retains. Called now and then by whoever publishes.
+    void trim() noexcept {
+        {
+            const std::unique_lock lock(mutex_, std::try_to_lock);
+            if (lock.owns_lock()) { trim_locked(time_of().coarse()); }
+        }
+        reap();
+    }
+
+private:
+    // What the intake asks for.
+
+    quota& room() noexcept { return common_.room; }
+    deduplicator* known_ids() noexcept { return common_.ids.get(); }
+    offset named(offset o) const noexcept { return packed(number_, o); }
+    void wake(std::size_t n) noexcept {
+        const offset end = stream_.head();
+        for (std::size_t left = bells_.size(); left != 0; --left) {
+            waiter* const w = bells_.take([this] { stream_.nobody_waits(); });
+            if (w == nullptr) { return; }
+            static_cast<bell*>(w)->ring(end, n);
+        }
+    }
+    duration next_due() const noexcept { return owner_.next_due(); }
+    void catch_up() noexcept { owner_.catch_up(); }
+    bool make_room(std::size_t n, std::size_t bytes) noexcept { return owner_.make_room(n, bytes); }
+    void note_timed(offset o, duration expires) noexcept { owner_.note_timed(number_, o, expires); }
+    void appended(offset first, std::size_t n) noexcept {
+        if (index_in_span(first) + n >= span) [[unlikely]] { trim(); }
+    }
+
+    void doom(slot_block* b) noexcept {
+        b->next_free = doomed_.load(std::memory_order_relaxed);
+        while (!doomed_.compare_exchange_weak(b->next_free, b, std::memory_order_release, std::memory_order_relaxed)) {}
+    }
+    void end_messages(slot_block& b) noexcept {
+        for (std::uint32_t i = 0; i < span; ++i) {
+            if (b.slots[i].ready.load(std::memory_order_acquire) != slot_empty) { end_message(b, i); }
+        }
+    }
+    void end_message(slot_block& b, std::uint32_t i) noexcept {
+        const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
+        if (e != nullptr && common_.ids != nullptr && !e->props.id.empty()) {
+            common_.ids->settled(e->props.id, named(b.first + i), time_of().now());
+        }
+        b.end(i);
+    }
+
+    // --------------------------------------------------------------------------------------------------- retention, under `mutex_`
+
+    bool is_written(const slot_block& b) const noexcept {
+        return std::all_of(b.slots.begin(), b.slots.end(), [](const auto& s) { return s.ready.load(std::memory_order_acquire) != slot_empty; });
+    }
+    static std::uint64_t bytes_in(const slot_block& b) noexcept {
+        std::uint64_t sum = 0;
+        for (std::uint32_t i = 0; i < span; ++i) { sum += b.size_of(i); }
+        return sum;
+    }
+    bool has_limits() const noexcept { return rules_.messages != 0 || rules_.bytes != 0 || rules_.age > duration::zero(); }
+
+    // The block of a span this partition is a tenant of.
+    slot_block* mine(std::uint64_t s) const noexcept { return stream_.peek(s << span_bits); }
+
+    void trim_locked(duration now) noexcept {
+        const offset head = stream_.head();
+        while (((sealed_ + 1) << span_bits) <= head) {
+            slot_block* const b = mine(sealed_);
+            if (!is_written(*b)) { break; }
+            try {
+                if (rules_.compact) { note_keys(*b); }
+            } catch (...) { break; } // no memory: at the next block
+            if (rules_.bytes != 0) { sealed_bytes_ += bytes_in(*b); }
+            ++sealed_;
+        }
+        while (retained_ < sealed_) {
+            slot_block* const b = mine(retained_);
+            const std::uint64_t bytes = rules_.bytes != 0 ? bytes_in(*b) : 0;
+            if (is_within(*b, retained_, head, sealed_bytes_ - bytes, now)) { break; }
+            if (rules_.compact && keep_last(*b)) {
+                // It goes on in `compacted_`.
+            } else {
+                leave(retained_ << span_bits, b);
+            }
+            sealed_bytes_ -= bytes;
+            ++retained_;
+        }
+        if (rules_.compact) { leave_superseded(); }
+    }
+
+    // Whether the limits want any message of a written block, when so many bytes lie behind it.
+    bool is_within(const slot_block& b, std::uint64_t s, offset head, std::uint64_t behind, duration now) const noexcept {
+        if (!has_limits()) { return false; }
+        if (rules_.messages != 0 && head - ((s + 1) << span_bits) >= rules_.messages) { return false; }
+        if (rules_.bytes != 0 && behind >= rules_.bytes) { return false; }
+        if (rules_.age > duration::zero()) {
+            duration newest = duration::min();
+            for (const auto& slot : b.slots) { newest = std::max(newest, b.sent(slot.ready.load(std::memory_order_relaxed))); }
+            if (now - newest >= rules_.age) { return false; }
+        }
+        return true;
+    }
+
+    offset first_retained(duration now) noexcept {
+        const offset head = stream_.head();
+        if (!has_limits()) { return head; }
+        offset first = rules_.messages != 0 && head > rules_.messages ? head - rules_.messages : 0;
+        first = std::max(first, retained_ << span_bits); // from here on blocks are ours
+        const auto block_at = [this](offset o) -> const slot_block& {
+            const slot_block& b = *mine(span_of(o));
+            wait_until_written(b.slots[index_in_span(o)], time_of().clock());
+            return b;
+        };
+        if (rules_.age > duration::zero()) {
+            while (first < head) {
+                const slot_block& b = block_at(first);
+                if (now - b.sent(b.slots[index_in_span(first)].ready.load(std::memory_order_relaxed)) < rules_.age) { break; }
+                ++first;
+            }
+        }
+        if (rules_.bytes != 0) {
+            std::uint64_t sum = 0;
+            for (offset o = head; o > first; --o) {
+                sum += block_at(o - 1).size_of(index_in_span(o - 1));
+                if (sum > rules_.bytes) { return o; }
+            }
+        }
+        return first;
+    }
+
+    void note_keys(const slot_block& b) {
+        const offset base = sealed_ << span_bits;
+        for (std::uint32_t i = 0; i < span; ++i) {
+            const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
+            if (e != nullptr && !e->props.key.empty()) { last_of_[e->props.key] = base + i; }
+        }
+    }
+    // Whether a block that the limits do not want holds the last message of some key: then it is kept among the compacted.
+    bool keep_last(slot_block& b) noexcept {
+        if (!holds_last(b, retained_ << span_bits)) { return false; }
+        try {
+            compacted_.emplace(retained_, &b);
+        } catch (...) { return false; } // no memory to keep it with
+        return true;
+    }
+    bool holds_last(const slot_block& b, offset base) const noexcept {
+        for (std::uint32_t i = 0; i < span; ++i) {
+            const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
+            if (e == nullptr || e->props.key.empty()) { continue; }
+            const auto at = last_of_.find(e->props.key);
+            if (at != last_of_.end() && at->second == base + i) { return true; }
+        }
+        return false;
+    }
+    // Goes through some of the compacted blocks, in turn.
+    void leave_superseded() noexcept {
+        for (std::size_t n = std::min(compacted_.size(), 4 + compacted_.size() / 8); n != 0; --n) {
+            auto at = compacted_.lower_bound(compact_next_);
+            if (at == compacted_.end()) { at = compacted_.begin(); }
+            const auto [s, b] = *at;
+            compact_next_ = s + 1;
+            if (holds_last(*b, s << span_bits)) { continue; }
+            compacted_.erase(at);
+            leave(s << span_bits, b);
+        }
+    }
+
+    partition_owner& owner_;
+    topic_common& common_;
+    const int number_;
+    const mailroom::retention rules_;
+    wait_list bells_;
+    std::atomic<slot_block*> doomed_{nullptr};
+
+    std::mutex mutex_;                                // retention: all below
+    std::uint64_t retained_ = 0;                      // spans from here on are retained, or not looked at yet
+    std::uint64_t sealed_ = 0;                        // spans below are written, and were looked at
+    std::uint64_t sealed_bytes_ = 0;                  // of [retained_, sealed_)
+    std::unordered_map<std::string, offset> last_of_; // the last message of each key, of what is sealed
+    std::map<std::uint64_t, slot_block*> compacted_;  // what only the last messages of keys keep, by span
+    std::uint64_t compact_next_ = 0;
+};
+
+} // namespace mailroom::detail

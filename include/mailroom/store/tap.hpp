@@ -1,0 +1,264 @@
+// tap<T>: one subscription's cursor over one partition.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/cursor/cursor.hpp>
+#include <mailroom/store/outlet.hpp>
+#include <mailroom/store/partition.hpp>
+#include <mailroom/store/source.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// What a tap asks of its subscription.
+template <class T>
+class tap_owner : public source_base {
+public:
+    virtual bool is_gone() const noexcept = 0;
+    /// So many receivers may be woken; all of them, and all who watch.
+    virtual void wake_receivers(std::size_t n) noexcept = 0;
+    virtual void wake_all() noexcept = 0;
+    virtual void wake_watchers() noexcept = 0;
+    virtual bool someone_waits() const noexcept = 0;
+    /// The filter: whether there is one, and what it says.
+    virtual bool filters() const noexcept = 0;
+    virtual bool lets_through(const T& body, const envelope* cover) noexcept = 0;
+    /// So much is settled: bounds.
+    virtual bool is_counted() const noexcept = 0;
+    virtual void left(std::int64_t messages, std::int64_t bytes) noexcept = 0;
+
+protected:
+    ~tap_owner() = default;
+};
+
+/// Where a reader is to begin: `places` are those it is given below `until`; empty and `until` 0: all.
+struct beginning {
+    offset at = 0;
+    offset until = 0;
+    std::vector<offset> places;
+};
+
+template <class T>
+class tap final : public outlet<T, tap<T>>, private bell {
+    using outlet_of = outlet<T, tap<T>>;
+    friend outlet_of;
+    using outlet_of::cursor_;
+    static constexpr bool shares = true;
+
+public:
+    tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where)
+        : outlet_of(from.time_of().clock(), with_begin(o, where.at)), owner_(owner), from_(from) {
+        from_.log().admit(where.at);
+        choose(std::move(where));
+    }
+    /// What was out is back, and the last reference to the subscription gone.
+    ~tap() {
+        cursor_.clear();
+        from_.reap();
+    }
+
+    template <class Sink>
+    std::size_t take(std::size_t max, Sink& sink, std::uint32_t claimant) {
+        const std::size_t n = outlet_of::take(max, sink, claimant);
+        from_.reap();
+        return n;
+    }
+    template <class Sink>
+    std::size_t pop(std::size_t max, Sink& sink, std::uint32_t claimant) {
+        const std::size_t n = outlet_of::pop(max, sink, claimant);
+        from_.reap();
+        return n;
+    }
+
+    partition<T>& from() const noexcept { return from_; }
+    bool may_have() const noexcept { return cursor_.may_have(from_.log().head()); }
+    bool may_have(std::uint32_t claimant) noexcept { return cursor_.may_have(from_.log().head(), claimant); }
+    std::size_t backlog() const noexcept {
+        const offset head = from_.log().head(), next = cursor_.next();
+        return head > next ? static_cast<std::size_t>(head - next) : 0;
+    }
+
+    /// The subscription ends: nothing is handed out any more, and what was not read is left. `refer(n)`: so many deliveries are out.
+    template <class Refer>
+    void end(Refer refer) noexcept {
+        silence();
+        cursor_.orphan(refer);
+        from_.doom_all(from_.log().dismiss(cursor_.opened_until()));
+        from_.reap();
+    }
+
+    /// Throws std::bad_alloc; then nothing has changed.
+    void seek(beginning&& to) {
+        cursor_.seek(to.at, [&](offset from, offset opened_before, offset opened_after) noexcept {
+            // What was not read is over; what will be read has to be settled, perhaps once more.
+            count(from, 1);
+            const offset at = to.at;
+            from_.doom_all(from_.log().move(opened_before, opened_after));
+            choose(std::move(to));
+            count(at, -1);
+        });
+        from_.reap();
+    }
+
+    /// Messages from where it stands to the end, and their bytes.
+    std::pair<std::uint64_t, std::uint64_t> outstanding(offset from) const noexcept {
+        const offset head = from_.log().head();
+        return {from < head ? head - from - count_absent(from, head) : 0, from < head ? weigh(from, head) : 0};
+    }
+
+    // ------------------------------------------------------------------------------------------------------------------------ waiting
+
+    /// Somebody waits: the log is to ring. Otherwise than by a ring nobody learns of what is published from now on.
+    void listen() noexcept {
+        const std::lock_guard lock(ringing_);
+        if (armed_ || silent_) { return; }
+        armed_ = true;
+        owner_.refer();
+        from_.arm(*this);
+    }
+
+private:
+    static cursor_options with_begin(cursor_options o, offset begin) noexcept {
+        o.begin = begin;
+        o.shares_bodies = true;
+        return o;
+    }
+
+    // From where it holds blocks none of them goes; those that had gone before that are not for it.
+    void choose(beginning&& where) noexcept {
+        chosen_ = std::move(where.places);
+        chosen_until_ = where.until;
+        const offset there = from_.begin();
+        if (where.at >= there) { return; }
+        chosen_.erase(chosen_.begin(), std::lower_bound(chosen_.begin(), chosen_.end(), there));
+        chosen_until_ = std::max(chosen_until_, there);
+    }
+    void count(offset from, std::int64_t sign) noexcept {
+        if (!owner_.is_counted()) { return; }
+        const auto [messages, bytes] = outstanding(from);
+        owner_.left(sign * static_cast<std::int64_t>(messages), sign * static_cast<std::int64_t>(bytes));
+    }
+
+    void ring(offset end, std::size_t n) noexcept override {
+        {
+            const std::lock_guard lock(ringing_);
+            armed_ = false;
+        }
+        if (!owner_.is_gone()) {
+            owner_.wake_receivers(n);
+            if (owner_.someone_waits()) {
+                listen();
+                const offset head = from_.log().head(); // of what came in between nobody has told us
+                if (head > end) { owner_.wake_receivers(static_cast<std::size_t>(head - end)); }
+            }
+        }
+        owner_.unrefer();
+    }
+    void silence() noexcept {
+        bool mine = false;
+        {
+            const std::lock_guard lock(ringing_);
+            silent_ = true;
+            mine = armed_ && from_.disarm(*this);
+            if (mine) { armed_ = false; }
+        }
+        if (mine) { owner_.unrefer(); }
+    }
+
+    // What the outlet asks for.
+
+    stream<T>& log() noexcept { return from_.log(); }
+    const stream<T>& log() const noexcept { return from_.log(); }
+    const timing& time_of() const noexcept { return from_.time_of(); }
+    int partition_number() const noexcept { return from_.number(); }
+    bool is_gone() const noexcept { return owner_.is_gone(); }
+    void refer() noexcept { owner_.refer(); }
+    void unrefer() noexcept { owner_.unrefer(); }
+    void wake_all() noexcept { owner_.wake_all(); }
+    bool filters() const noexcept { return owner_.filters(); }
+    bool lets_through(const T& value, const envelope* cover) noexcept { return owner_.lets_through(value, cover); }
+    void plain_left(const block<T>& b, std::uint32_t i) noexcept {
+        if (owner_.is_counted()) { owner_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
+    }
+
+    // What the cursor asks for, as far as the outlet does not answer it.
+
+    void* block_of(offset first) const noexcept override { return from_.log().open(first); }
+    std::uint32_t absent(offset first, const void* b) const noexcept override {
+        if (b == nullptr) { return ~std::uint32_t{0}; }
+        if (first >= chosen_until_) { return 0; }
+        std::uint32_t mask = 0;
+        auto next = std::lower_bound(chosen_.begin(), chosen_.end(), first);
+        for (std::uint32_t i = 0; i < span && first + i < chosen_until_; ++i) {
+            if (next != chosen_.end() && *next == first + i) {
+                ++next;
+            } else {
+                mask |= std::uint32_t{1} << i;
+            }
+        }
+        return mask;
+    }
+    std::uint64_t count_absent(offset first, offset last) const noexcept override {
+        if (first >= chosen_until_) { return 0; }
+        const offset until = std::min(last, chosen_until_);
+        const auto from = std::lower_bound(chosen_.begin(), chosen_.end(), first), to = std::lower_bound(from, chosen_.end(), until);
+        return (until - first) - static_cast<std::uint64_t>(to - from);
+    }
+    bool wants(const entry& e) noexcept override { return lets_through(*static_cast<const T*>(e.body), e.cover); }
+    std::uint64_t weigh(offset first, offset last) const noexcept override {
+        if constexpr (!sizes<T>::varies) {
+            return (last - first - (last > first ? count_absent(first, last) : 0)) * sizeof(T);
+        } else {
+            std::uint64_t sum = 0;
+            for (offset o = first; o < last;) {
+                const offset base = o - index_in_span(o), end = std::min(last, base + span);
+                if (block<T>* const b = from_.log().visit(base)) {
+                    const std::uint32_t gone = absent(base, b);
+                    for (; o < end; ++o) {
+                        const std::uint32_t i = index_in_span(o);
+                        if ((gone >> i & 1u) == 0 && b->slots[i].ready.load(std::memory_order_acquire) != slot_empty) { sum += b->size_of(i); }
+                    }
+                    from_.leave(base, b);
+                }
+                o = end;
+            }
+            return sum;
+        }
+    }
+    void release_block(offset first, void* b) noexcept override {
+        if (b != nullptr) { from_.leave(first, static_cast<block<T>*>(b)); }
+    }
+    void detach_block(offset, void*) noexcept override {} // the log forgets blocks by itself
+    void forget(const envelope&, offset) noexcept override {}
+    void remember(const envelope&, offset) noexcept override {}
+    void settled(std::int64_t messages, std::int64_t bytes) noexcept override {
+        if (owner_.is_counted()) { owner_.left(messages, bytes); }
+    }
+    void wake(std::size_t n) noexcept override {
+        if (n == std::numeric_limits<std::size_t>::max()) {
+            owner_.wake_all();
+        } else {
+            owner_.wake_receivers(n);
+        }
+    }
+    void somebody_died() noexcept override { owner_.wake_watchers(); }
+
+    tap_owner<T>& owner_;
+    partition<T>& from_;
+    std::vector<offset> chosen_; // guarded by the cursor's mutex, as `absent` is called under it
+    offset chosen_until_;
+
+    std::mutex ringing_;
+    bool armed_ = false;  // the bell is in the log's list, or about to be rung
+    bool silent_ = false; // it will not be again
+};
+
+} // namespace mailroom::detail
