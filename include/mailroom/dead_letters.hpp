@@ -145,7 +145,8 @@ private:
         where_.dead_state(part).claim_dead(
             [&](detail::entry& e) {
                 const detail::handle at{&e, e.turn, e.attempt, e.offset};
-                out.emplace(dead_letter<T>(where_.dead_settler(part), e, at, static_cast<int>(part), e.history != nullptr ? e.history->reason : std::string()));
+                out.emplace(dead_letter<T>(where_.dead_settler(part), e, at, static_cast<int>(part),
+                                           e.history != nullptr ? e.history->reason : std::string()));
             },
             place);
         return out;

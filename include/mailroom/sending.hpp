@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/base/clock.hpp>
 #include <mailroom/base/error.hpp>
 #include <mailroom/base/result.hpp>
 #include <mailroom/base/stop_token.hpp>

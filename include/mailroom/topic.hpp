@@ -103,7 +103,8 @@ public:
     /// A member of the durable subscription of this name, which is made if there is none; then its place is `from`. It keeps its place and its
     /// messages while it has no members. For one that is there already the options of its first opening hold; another mode:
     /// errc::already_exists. Throws errc::invalid for an empty name, one that is not UTF-8 or longer than 255 bytes, or options outside what is
-    /// allowed; errc::already_exists for a second member of an exclusive one; errc::closed when the topic is closed.
+    /// allowed; errc::already_exists for a second member of an exclusive one; errc::closed when the topic is closed
+    /// and there is no such subscription yet.
     template <std::convertible_to<std::string_view> Name>
     subscription<T> subscribe(const Name& name) {
         return join(named(name), subscribe_options<T>());

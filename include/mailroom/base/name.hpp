@@ -44,6 +44,7 @@ constexpr bool is_utf8(std::string_view s) noexcept {
 inline void check_name(std::string_view name) {
     if (name.empty()) { fail(errc::invalid, "the name is empty"); }
     if (name.size() > 255) { fail(errc::invalid, "the name is longer than 255 bytes"); }
+    if (name == "." || name == "..") { fail(errc::invalid, "the name is . or .., which are places in a file system"); }
     if (!is_utf8(name)) { fail(errc::invalid, "the name is not UTF-8"); }
     for (const char c : name) {
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) { fail(errc::invalid, "the name has a control character in it"); }

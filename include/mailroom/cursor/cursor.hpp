@@ -283,7 +283,9 @@ inline std::size_t cursor::purge_dead() noexcept {
 
 inline offset cursor::floor() noexcept {
     const std::lock_guard lock(mutex_);
-    offset lowest = taken_until(host_.head());
+    const offset head = host_.head();
+    offset lowest = taken_until(head);
+    while (lowest < head && host_.count_absent(lowest, lowest + 1) != 0) { ++lowest; }
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < lowest; ++i) {
             const std::uint64_t seen = p.state[i].load(std::memory_order_acquire);
@@ -355,6 +357,7 @@ void cursor::seek(offset to, Move move) {
 template <class Move>
 void cursor::move_to(session& s, offset to, Move& move) noexcept {
     const duration now = clock_.now();
+    move(stopped_at_, pages_until_.load(std::memory_order_relaxed));
     const auto all = [&](auto next) {
         while (entry* const e = next()) {
             ++unacked_;
@@ -369,7 +372,10 @@ void cursor::move_to(session& s, offset to, Move& move) noexcept {
     } while (index_.eligible() != 0);
     entry* chain = nullptr; // the dead that will be read again
     index_.each([&](entry& e) {
-        if (e.offset < to || e.settled || (e.where != entry::place::dead && e.where != entry::place::held_dead)) { return; }
+        if (e.offset < to || host_.count_absent(e.offset, e.offset + 1) != 0 || e.settled ||
+            (e.where != entry::place::dead && e.where != entry::place::held_dead)) {
+            return;
+        }
         e.node = chain; // bodies are shared: no node is in use
         chain = &e;
     });
@@ -377,8 +383,20 @@ void cursor::move_to(session& s, offset to, Move& move) noexcept {
         entry& e = *chain;
         chain = static_cast<entry*>(std::exchange(e.node, nullptr));
         index_.take_out(e);
+        s.left(-1, static_cast<std::int64_t>(e.bytes)); // it left when it died
         depart(s, e, now);
-        s.left(-1, static_cast<std::int64_t>(e.bytes)); // it had left when it died
+    }
+    index_.each([&](entry& e) { // settled, and still looked at: its place may be another's soon
+        if (!e.settled) { return; }
+        e.node = chain;
+        chain = &e;
+    });
+    while (chain != nullptr) {
+        entry& e = *chain;
+        chain = static_cast<entry*>(std::exchange(e.node, nullptr));
+        index_.forget(e);
+        e.departed = true;
+        departed_.push_back(e);
     }
     // Pages go when what is out of them is back.
     page* done = nullptr;
@@ -405,14 +423,12 @@ void cursor::move_to(session& s, offset to, Move& move) noexcept {
     }
     while (done != nullptr) { free_page(*std::exchange(done, done->next_free)); }
 
-    const offset from = to - index_in_span(to);
-    move(stopped_at_, pages_until_.load(std::memory_order_relaxed), from);
     uncounted_ += static_cast<std::int64_t>(to) - static_cast<std::int64_t>(stopped_at_);
     begun_ = to;
-    pages_until_.store(from, std::memory_order_relaxed);
+    pages_until_.store(to - index_in_span(to), std::memory_order_relaxed);
     lane_lease_ = clock::never;
     if (to < timed_until_) { timed_expiry_ = now; } // these are watched again
-    ++moves_; // who read `next_` before, and finds the same place now, does not find the same word
+    ++moves_;                                       // who read `next_` before, and finds the same place now, does not find the same word
     next_.store(moves_ << move_shift | to << 1 | (always_index_ ? 1 : 0), std::memory_order_seq_cst);
     is_gated_ = always_index_;
     moving_ = stopped_ = false;

@@ -54,17 +54,17 @@ struct entry {
 
     key_group* group = nullptr;
     std::unique_ptr<obituary> history;
-    std::uint32_t attempt = 0; // of the delivery that is out, or of the last one
-    std::uint32_t turn = 0;    // of the latest hand-out: 0 the lane's, then 1, 2, ...
-    std::uint32_t holders = 0; // deliveries, and looks by `browse`, that point to it
+    std::uint32_t attempt = 0;  // of the delivery that is out, or of the last one
+    std::uint32_t turn = 0;     // of the latest hand-out: 0 the lane's, then 1, 2, ...
+    std::uint32_t holders = 0;  // deliveries, and looks by `browse`, that point to it
     std::uint32_t claimant = 0; // to whom it was handed out, where that matters
     std::uint16_t level = 0;    // its priority, or the member its key belongs to
     place where = place::nowhere;
-    bool settled = false; // gone for everybody but its holders
-    bool shared = false;  // while it is popped: others look at the body
+    bool settled = false;  // gone for everybody but its holders
+    bool shared = false;   // while it is popped: others look at the body
     bool unsifted = false; // the filter has not been asked
     bool departed = false; // the cursor was moved away from it: settled for good, and no longer to be found
-    bool lapsed = false;  // the lease ran out, and nobody has been given it since: its holder may still settle it
+    bool lapsed = false;   // the lease ran out, and nobody has been given it since: its holder may still settle it
 
     entry* previous = nullptr; // in a list
     entry* next = nullptr;

@@ -254,9 +254,7 @@ public:
             move_to(*anybodys, level); // its key belongs to somebody by now
         }
     }
-    bool has_for(std::uint32_t member) const noexcept {
-        return !ready_[0].empty() || (member < ready_.size() && !ready_[member].empty());
-    }
+    bool has_for(std::uint32_t member) const noexcept { return !ready_[0].empty() || (member < ready_.size() && !ready_[member].empty()); }
     /// There is a member of this number. May throw std::bad_alloc.
     void make_level(std::uint32_t member) {
         if (ready_.size() <= member) { ready_.resize(member + 1); }

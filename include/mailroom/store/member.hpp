@@ -190,9 +190,7 @@ void group<T>::hand_over(std::uint32_t gone) noexcept {
         }
         return;
     case sharing::partitioned:
-        for (std::size_t i = 0; i < taps_.size(); ++i) {
-            if (owners_[i] == gone) { taps_[i]->state().lapse(); }
-        }
+        for (auto& t : taps_) { t->state().lapse(gone); }
         assign_partitions();
         return;
     case sharing::exclusive: break;

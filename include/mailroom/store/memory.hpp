@@ -135,8 +135,8 @@ public:
     template <class Fn>
     void browse(Fn fn) {
         cursor_.browse([&](const entry& e, entry::place where) {
-            const auto m =
-                message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover), timing_.wall(e.sent), e.offset);
+            const auto m = message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover),
+                                                   timing_.wall(e.sent), e.offset);
             const auto state = where == entry::place::leased   ? message_state::in_flight
                                : where == entry::place::parked ? message_state::parked
                                                                : message_state::ready;

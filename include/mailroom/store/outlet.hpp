@@ -155,7 +155,11 @@ protected:
             if (self().filters()) { return take_sifted(max, sink, claimant); }
         }
         return cursor_.claim_index(
-            max, [&](entry& e) { sink(maker{self(), static_cast<const T*>(e.body), e.cover, {&e, e.turn, e.attempt, e.offset}}); }, claimant);
+            max,
+            [&](entry& e) {
+                sink(maker{self(), static_cast<const T*>(e.body), e.cover, {&e, e.turn, e.attempt, e.offset}});
+            },
+            claimant);
     }
 
     // Claimed, and let through by the filter.
@@ -170,6 +174,7 @@ protected:
     // out: from then on its entry may go at any time.
     std::size_t claim_sifted(std::size_t max, std::uint32_t claimant, claimed_some& some) {
         for (;;) {
+            if (cursor_.is_ordered()) { cursor_.sift(true); }
             std::array<cursor::verdict, span> verdicts;
             std::size_t n = 0, asked = 0, kept = 0;
             cursor_.claim_index(
@@ -336,9 +341,10 @@ protected:
                 return message_access::make<T>(std::forward<decltype(value)>(value), std::move(cover), self().time_of().wall(e.sent), e.offset);
             };
             if (!e.shared) {
-                body<T>& value = e.node != nullptr ? static_cast<node*>(e.node)->value : static_cast<slot_block*>(e.home->block)->slots[e.index].value;
-                message<T> m =
-                    value.take([&](auto&& v) { return make(std::forward<decltype(v)>(v), std::unique_ptr<envelope>(std::exchange(e.cover, nullptr))); });
+                body<T>& value =
+                    e.node != nullptr ? static_cast<node*>(e.node)->value : static_cast<slot_block*>(e.home->block)->slots[e.index].value;
+                message<T> m = value.take(
+                    [&](auto&& v) { return make(std::forward<decltype(v)>(v), std::unique_ptr<envelope>(std::exchange(e.cover, nullptr))); });
                 e.body = nullptr; // it has ended here
                 out = true;
                 sink(std::move(m));

@@ -81,8 +81,7 @@ class partition final : public intake<T, partition<T>> {
 
 public:
     partition(partition_owner& owner, topic_common& common, int number, const mailroom::retention& rules)
-        : intake<T, partition<T>>(rules.compact ? stream<T>::readers::many_with_holes : stream<T>::readers::many), owner_(owner), common_(common),
-          number_(number), rules_(rules) {}
+        : intake<T, partition<T>>(stream<T>::readers::many), owner_(owner), common_(common), number_(number), rules_(rules) {}
     /// Readers are gone by now.
     ~partition() {
         reap();
@@ -104,9 +103,6 @@ public:
         return first_retained(now);
     }
     bool compacts() const noexcept { return rules_.compact; }
-    /// The first offset a reader may begin at, holes or not.
-    offset begin() const noexcept { return rules_.compact ? 0 : stream_.gone_until(); }
-
     /// The places in [first, last) that are there and from `all_from` on, or the last there of their keys. Looks at every message there.
     std::vector<offset> last_of_keys(offset first, offset last, offset all_from) {
         std::unordered_map<std::string, offset> newest;
@@ -137,7 +133,7 @@ public:
                     wait_until_written(b->slots[i], time_of().clock());
                     more = fn(o, std::as_const(*b), i);
                 }
-                leave(base, b);
+                leave(b);
             }
             if (!more) { return; }
             o = end;
@@ -146,8 +142,8 @@ public:
     }
 
     /// Leaves a block, which may end with that at the next `reap`.
-    void leave(offset first, slot_block* b) noexcept {
-        if (stream_.leave(first, b)) { doom(b); }
+    void leave(slot_block* b) noexcept {
+        if (stream_.leave(b)) { doom(b); }
     }
     /// Several, chained, that nobody needs any more.
     void doom_all(slot_block* chain) noexcept {
@@ -257,7 +253,7 @@ private:
             if (rules_.compact && keep_last(*b)) {
                 // It goes on in `compacted_`.
             } else {
-                leave(retained_ << span_bits, b);
+                release(b);
             }
             sealed_bytes_ -= bytes;
             ++retained_;
@@ -338,8 +334,11 @@ private:
             compact_next_ = s + 1;
             if (holds_last(*b, s << span_bits)) { continue; }
             compacted_.erase(at);
-            leave(s << span_bits, b);
+            release(b);
         }
+    }
+    void release(slot_block* b) noexcept {
+        if (stream_.seal(b)) { doom(b); }
     }
 
     partition_owner& owner_;

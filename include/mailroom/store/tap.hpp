@@ -57,7 +57,14 @@ public:
     tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where)
         : outlet_of(from.time_of().clock(), with_begin(o, where.at)), owner_(owner), from_(from) {
         from_.log().admit(where.at);
-        choose(std::move(where));
+        try {
+            leave_out_holes(where);
+        } catch (...) {
+            from_.doom_all(from_.log().dismiss(where.at));
+            throw;
+        }
+        chosen_ = std::move(where.places);
+        chosen_until_ = where.until;
     }
     /// What was out is back, and the last reference to the subscription gone.
     ~tap() {
@@ -97,14 +104,24 @@ public:
 
     /// Throws std::bad_alloc; then nothing has changed.
     void seek(beginning&& to) {
-        cursor_.seek(to.at, [&](offset from, offset opened_before, offset opened_after) noexcept {
-            // What was not read is over; what will be read has to be settled, perhaps once more.
-            count(from, 1);
-            const offset at = to.at;
-            from_.doom_all(from_.log().move(opened_before, opened_after));
-            choose(std::move(to));
-            count(at, -1);
-        });
+        // For a while it is two readers: the blocks it is to read stay, whatever it leaves.
+        from_.log().admit(to.at);
+        offset leaves_from = to.at;
+        try {
+            leave_out_holes(to);
+            cursor_.seek(to.at, [&](offset from, offset opened_until) noexcept {
+                // What was not read is over; what will be read has to be settled, perhaps once more.
+                count(from, 1);
+                chosen_ = std::move(to.places);
+                chosen_until_ = to.until;
+                count(to.at, -1);
+                leaves_from = opened_until;
+            });
+        } catch (...) {
+            from_.doom_all(from_.log().dismiss(leaves_from));
+            throw;
+        }
+        from_.doom_all(from_.log().dismiss(leaves_from));
         from_.reap();
     }
 
@@ -132,14 +149,21 @@ private:
         return o;
     }
 
-    // From where it holds blocks none of them goes; those that had gone before that are not for it.
-    void choose(beginning&& where) noexcept {
-        chosen_ = std::move(where.places);
-        chosen_until_ = where.until;
-        const offset there = from_.begin();
-        if (where.at >= there) { return; }
-        chosen_.erase(chosen_.begin(), std::lower_bound(chosen_.begin(), chosen_.end(), there));
-        chosen_until_ = std::max(chosen_until_, there);
+    // Of blocks that are gone nothing is chosen. From here on, none goes: this is their tenant. Throws std::bad_alloc.
+    void leave_out_holes(beginning& where) {
+        const offset gone = from_.log().gone_until();
+        if (where.at >= gone) { return; }
+        const bool all = where.until == 0;
+        const auto is_hole = [this](offset o) { return from_.log().peek(o - index_in_span(o)) == nullptr; };
+        if (all) {
+            for (offset base = where.at - index_in_span(where.at); base < gone; base += span) {
+                if (is_hole(base)) { continue; }
+                for (offset o = std::max(base, where.at); o < base + span; ++o) { where.places.push_back(o); }
+            }
+            where.until = gone;
+        } else {
+            std::erase_if(where.places, [&](offset o) { return o < gone && is_hole(o); });
+        }
     }
     void count(offset from, std::int64_t sign) noexcept {
         if (!owner_.is_counted()) { return; }
@@ -191,7 +215,7 @@ private:
 
     // What the cursor asks for, as far as the outlet does not answer it.
 
-    void* block_of(offset first) const noexcept override { return from_.log().open(first); }
+    void* block_of(offset first) const noexcept override { return from_.log().peek(first); }
     std::uint32_t absent(offset first, const void* b) const noexcept override {
         if (b == nullptr) { return ~std::uint32_t{0}; }
         if (first >= chosen_until_) { return 0; }
@@ -226,15 +250,15 @@ private:
                         const std::uint32_t i = index_in_span(o);
                         if ((gone >> i & 1u) == 0 && b->slots[i].ready.load(std::memory_order_acquire) != slot_empty) { sum += b->size_of(i); }
                     }
-                    from_.leave(base, b);
+                    from_.leave(b);
                 }
                 o = end;
             }
             return sum;
         }
     }
-    void release_block(offset first, void* b) noexcept override {
-        if (b != nullptr) { from_.leave(first, static_cast<block<T>*>(b)); }
+    void release_block(offset, void* b) noexcept override {
+        if (b != nullptr) { from_.leave(static_cast<block<T>*>(b)); }
     }
     void detach_block(offset, void*) noexcept override {} // the log forgets blocks by itself
     void forget(const envelope&, offset) noexcept override {}

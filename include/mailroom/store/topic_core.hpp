@@ -275,9 +275,9 @@ private:
         partition<T>& p = *partitions_[i];
         offset first = p.retained_from(common_.time.now());
         for (const auto& g : all) { first = std::min(first, g->taps()[i]->state().floor()); }
-        if (!p.compacts()) { return std::max(first, p.begin()); }
-        const std::vector<offset> places = p.last_of_keys(p.log().lowest(), first, first);
-        return places.empty() ? first : places.front();
+        if (!p.compacts()) { return first; }
+        const std::vector<offset> places = p.last_of_keys(p.log().lowest(), p.log().head(), first);
+        return places.empty() ? first : std::min(first, places.front());
     }
     beginning from_place(std::size_t i, offset at, offset head) {
         partition<T>& p = *partitions_[i];
@@ -323,6 +323,7 @@ private:
             const std::lock_guard lock(admin_);
             if (group<T>* const g = named(name)) { return checked(*g, o); }
         }
+        if (is_gone() || is_closed()) { fail(errc::closed, "the topic is closed"); }
         group_ref<T> made(*new group<T>(*this, std::string(name), o));
         made->unrefer(); // `made` has one of its own
         std::unique_lock lock(admin_);

@@ -50,8 +50,8 @@ struct block {
     duration opened{}; // on the endpoint's clock
     offset first = 0;
     // Guarded by the stream's mutex; a stream with one reader needs neither.
-    std::uint32_t tenants = 0;  // who need it yet: readers, and whoever retains messages
-    std::uint32_t unopened = 0; // readers that will still look it up
+    std::uint32_t tenants = 0; // who need it yet: readers, and whoever retains messages
+    bool sealed = false;       // it is written, and no longer retained
     std::array<slot<T>, span> slots;
     sizes<T> weight;
 

@@ -8,8 +8,8 @@
 //      unsettled offset may use its block without protection, and nobody else touches a block: there is no stale access to guard against,
 //      and a released block can be freed at once.
 //   4. Where there are several readers, each is a tenant of each block from where it began on, until it leaves that block; so is whoever
-//      retains messages, and he leaves a block only when it is written. A block without tenants is nobody's: 3 holds for all of them
-//      together. Blocks that are gone leave holes only below `gone_until`, where no reader begins (unless it can do with holes).
+//      retains messages, and he leaves a block, sealed, only when it is written. A block without tenants is nobody's: 3 holds for all of
+//      them together. What some reader does not settle stays, what came after it may go: so there are holes, below `gone_until`.
 //
 // Memory order
 //   install:  directory entry (relaxed) -> `limit_` store release.   sender: `limit_` load acquire -> find.                       (pair 1)
@@ -29,6 +29,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 
@@ -41,15 +42,16 @@ inline constexpr unsigned head_shift = 2;
 template <class T>
 class stream {
 public:
-    /// With many readers, somebody decides what is retained for them; with holes, they may begin among blocks that are gone.
-    enum class readers : std::uint8_t { one, many, many_with_holes };
-    explicit stream(readers r = readers::one) noexcept : readers_(r), tenants_(r == readers::one ? 0 : 1) {}
+    /// With many readers, somebody decides what is retained for them.
+    enum class readers : std::uint8_t { one, many };
+    explicit stream(readers r = readers::one) noexcept : tenants_(r == readers::one ? 0 : 1) {}
     stream(const stream&) = delete;
     stream& operator=(const stream&) = delete;
 
     /// Frees the blocks; the bodies in them must have ended.
     ~stream() {
         for (std::uint64_t s = blocks_.lowest(); s != blocks_.highest(); ++s) { delete blocks_.in_span(s); }
+        for (const auto& [s, b] : aside_) { delete b; }
     }
 
     offset head() const noexcept { return head_.load(std::memory_order_acquire) >> head_shift; }
@@ -120,36 +122,22 @@ public:
     void admit(offset from) noexcept {
         const std::lock_guard lock(mutex_);
         ++tenants_;
-        each_block_from(from, [](block<T>& b) {
-            ++b.tenants;
-            ++b.unopened;
-        });
+        each_block_from(from, [](block<T>& b) { ++b.tenants; });
     }
     /// A reader that had opened all below `from` is gone. Returns the blocks that have no tenants any more, chained, for their messages to be
     /// ended and the blocks to be recycled.
     [[nodiscard]] block<T>* dismiss(offset from) noexcept {
         const std::lock_guard lock(mutex_);
         --tenants_;
-        return leave_unopened(from, no_offset);
-    }
-    /// A reader that had opened all below `before` will open all from `after` on.
-    [[nodiscard]] block<T>* move(offset before, offset after) noexcept {
-        const std::lock_guard lock(mutex_);
-        if (after > before) { return leave_unopened(before, after); }
-        for (std::uint64_t s = std::max(span_of(after), blocks_.lowest()); s < std::min(span_of(before), blocks_.highest()); ++s) {
-            if (block<T>* const b = blocks_.in_span(s)) {
-                ++b->tenants;
-                ++b->unopened;
+        block<T>* gone = nullptr;
+        each_block_from(from, [&](block<T>& b) {
+            if (--b.tenants == 0) {
+                b.next_free = gone;
+                gone = &b;
             }
-        }
-        return nullptr;
-    }
-    /// A reader opens the block that begins at `first`; nullptr: it is gone, or not there yet.
-    block<T>* open(offset first) noexcept {
-        const std::lock_guard lock(mutex_);
-        block<T>* const b = installed(first);
-        if (b != nullptr) { --b->unopened; }
-        return b;
+        });
+        for (block<T>* b = gone; b != nullptr; b = b->next_free) { remove(*b); }
+        return gone;
     }
     /// Somebody wants to look at a block for a while; `leave` ends that. nullptr: it is gone, or not there yet.
     block<T>* visit(offset first) noexcept {
@@ -169,9 +157,19 @@ public:
         each_block_from(0, fn);
     }
     /// A tenant leaves a block. True: it was the last; the messages are to be ended and the block to be recycled.
-    [[nodiscard]] bool leave(offset first, block<T>* b) noexcept {
+    [[nodiscard]] bool leave(block<T>* b) noexcept {
         const std::lock_guard lock(mutex_);
-        return leave_locked(first, b);
+        if (--b->tenants != 0) { return false; }
+        remove(*b);
+        return true;
+    }
+    /// Whoever retains messages leaves a block that is written.
+    [[nodiscard]] bool seal(block<T>* b) noexcept {
+        {
+            const std::lock_guard lock(mutex_);
+            b->sealed = true;
+        }
+        return leave(b);
     }
     void recycle(block<T>* b) noexcept {
         block<T>* surplus = nullptr;
@@ -184,7 +182,7 @@ public:
     /// Before this, no block is there.
     offset lowest() const noexcept {
         const std::lock_guard lock(mutex_);
-        return blocks_.lowest() << span_bits;
+        return (aside_.empty() ? blocks_.lowest() : aside_.begin()->first) << span_bits;
     }
     /// From here on no block is missing.
     offset gone_until() const noexcept {
@@ -195,40 +193,31 @@ public:
 private:
     block<T>* installed(offset first) const noexcept {
         const std::uint64_t s = span_of(first);
-        return s >= blocks_.lowest() && s < blocks_.highest() ? blocks_.in_span(s) : nullptr;
+        if (s >= blocks_.lowest() && s < blocks_.highest()) { return blocks_.in_span(s); }
+        const auto at = aside_.find(s);
+        return at != aside_.end() ? at->second : nullptr;
     }
     template <class Fn>
     void each_block_from(offset from, Fn fn) noexcept {
+        for (auto at = aside_.lower_bound(span_of(from)); at != aside_.end(); ++at) { fn(*at->second); }
         for (std::uint64_t s = std::max(span_of(from), blocks_.lowest()); s < blocks_.highest(); ++s) {
             if (block<T>* const b = blocks_.in_span(s)) { fn(*b); }
         }
     }
-    bool leave_locked(offset first, block<T>* b) noexcept {
-        if (--b->tenants != 0) { return false; }
-        blocks_.remove(first, b);
-        gone_until_ = std::max(gone_until_, first + span);
-        return true;
+    void remove(const block<T>& b) noexcept {
+        blocks_.remove(b.first, &b);
+        const auto at = aside_.find(span_of(b.first));
+        if (at != aside_.end()) { aside_.erase(at); }
+        gone_until_ = std::max(gone_until_, b.first + span);
     }
-    block<T>* leave_unopened(offset from, offset to) noexcept {
-        block<T>* gone = nullptr;
-        const std::uint64_t end = std::min(span_of(to), blocks_.highest());
-        for (std::uint64_t s = std::max(span_of(from), blocks_.lowest()); s < end; ++s) {
-            block<T>* const b = blocks_.in_span(s);
-            if (b == nullptr) { continue; }
-            --b->unopened;
-            if (leave_locked(s << span_bits, b)) {
-                b->next_free = gone;
-                gone = b;
-            }
-        }
-        return gone;
-    }
-    /// Something old would make the directory grow for ever: blocks at its lower end that nobody will look up are left to their tenants.
-    void forget_oldest(offset wanted) noexcept {
+    /// Something old would make the directory grow for ever: blocks at its lower end go to the map, from where senders need none. May throw
+    /// std::bad_alloc.
+    void set_aside_oldest(offset wanted) {
         while (blocks_.is_full_for(wanted)) {
             const std::uint64_t s = blocks_.lowest();
             block<T>* const b = blocks_.in_span(s);
-            if (b == nullptr || b->unopened != 0 || ((s + 1) << span_bits) > gone_until_) { return; }
+            if (b == nullptr || !b->sealed) { return; }
+            aside_.emplace(s, b);
             blocks_.remove(s << span_bits, b);
         }
     }
@@ -242,12 +231,12 @@ private:
                 const std::lock_guard lock(mutex_);
                 offset limit = limit_.load(std::memory_order_relaxed);
                 if (next != nullptr && limit < wanted) { // otherwise somebody was faster
-                    if (readers_ == readers::many) { forget_oldest(limit); }
+                    if (tenants_ != 0) { set_aside_oldest(limit); }
                     blocks_.reserve(limit);
                     next->opened = now;
                     next->first = limit;
                     next->tenants = tenants_;
-                    next->unopened = tenants_ != 0 ? tenants_ - 1 : 0;
+                    next->sealed = false;
                     blocks_.install(limit, next.release());
                     limit_.store(limit += span, std::memory_order_release); // pair 1
                 }
@@ -265,8 +254,8 @@ private:
     directory<block<T>> blocks_;
     mutable brief_mutex mutex_; // directory, spare blocks, tenants
     recycler<block<T>> spare_;
-    const readers readers_;
-    std::uint32_t tenants_; // of a new block
+    std::map<std::uint64_t, block<T>*> aside_; // old ones, by span
+    std::uint32_t tenants_;                    // of a new block
     offset gone_until_ = 0;
 };
 

@@ -125,16 +125,19 @@ inline std::size_t cursor::judge(const verdict* verdicts, std::size_t n) noexcep
     return orphans;
 }
 
-inline void cursor::sift() {
+inline void cursor::sift(bool only_parked) {
     std::vector<offset> places;
     {
         session s(*this);
         step(s, clock_.now());
         absorb(s, host_.head());
+        if (only_parked && !parked_unsifted_) { return; }
         index_.each([&](const entry& e) {
-            if (!e.settled && e.unsifted) { places.push_back(e.offset); }
+            if (!e.settled && e.unsifted && (!only_parked || e.due > duration::min())) { places.push_back(e.offset); }
         });
+        parked_unsifted_ = false;
     }
+    std::sort(places.begin(), places.end());
     for (const offset o : places) {
         entry* e = nullptr;
         {
@@ -192,7 +195,9 @@ template <class Which>
 void cursor::lapse_chain(session& s, duration now, Which which) noexcept {
     entry* chain = nullptr;
     index_.each([&](entry& e) {
-        if (e.where != entry::place::leased || !which(std::as_const(e))) { return; }
+        if ((e.where != entry::place::leased && !e.lapsed) || !which(std::as_const(e))) { return; }
+        e.claimant = left_member;
+        if (e.where != entry::place::leased) { return; }
         e.next = chain;
         chain = &e;
     });
@@ -291,17 +296,19 @@ inline void cursor::end_lost(page& p, std::uint32_t i) noexcept {
 }
 
 inline bool cursor::extend(const handle& at, duration lease) noexcept {
+    // By its offset: the holder may settle it meanwhile, and what it stands for be gone. But after a `seek` the offset may be another's.
     return extend_if(
-        at.place, lease, [&](const entry& e) { return e.turn == at.turn; }, at.turn == 0);
+        at.place, lease, [&](const entry& e) { return e.turn == at.turn && (at.turn == 0 ? e.home : static_cast<const void*>(&e)) == at.where; },
+        [&](const page& p) { return at.turn == 0 && &p == at.where; });
 }
 
 inline bool cursor::extend(offset o, std::uint32_t attempt, duration lease) noexcept {
     return extend_if(
-        o, lease, [&](const entry& e) { return e.attempt == attempt; }, attempt == 1);
+        o, lease, [&](const entry& e) { return e.attempt == attempt; }, [&](const page&) { return attempt == 1; });
 }
 
-template <class Match>
-bool cursor::extend_if(offset o, duration lease, Match match, bool lane) noexcept {
+template <class Match, class MatchPage>
+bool cursor::extend_if(offset o, duration lease, Match match, MatchPage in_lane) noexcept {
     session s(*this);
     if (stopped_) { return false; }
     const duration now = clock_.now();
@@ -310,7 +317,7 @@ bool cursor::extend_if(offset o, duration lease, Match match, bool lane) noexcep
         if (e->settled || !match(std::as_const(*e))) { return false; }
         if (e->where == entry::place::leased) {
             index_.extend(*e, until);
-        } else if (e->lapsed) {
+        } else if (e->lapsed && e->claimant != left_member && (!options_.assigned || e->claimant == owner_)) {
             if (!index_.reclaim(*e, now)) { return false; }
             index_.lease(*e, until);
             e->lapsed = false;
@@ -319,8 +326,8 @@ bool cursor::extend_if(offset o, duration lease, Match match, bool lane) noexcep
         }
         return true;
     }
-    page* const p = lane ? page_of(o) : nullptr;
-    if (p == nullptr) { return false; }
+    page* const p = page_of(o);
+    if (p == nullptr || !in_lane(std::as_const(*p))) { return false; }
     auto& word = p->state[index_in_span(o)];
     std::uint64_t seen = word.load(std::memory_order_relaxed);
     while (lane_state::kind(seen) == lane_state::leased) {

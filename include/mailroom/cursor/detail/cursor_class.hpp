@@ -271,8 +271,10 @@ public:
         bool wanted;
     };
     std::size_t judge(const verdict* verdicts, std::size_t n) noexcept;
-    /// Asks the filter about all that it has not been asked about, without the mutex. Takes it out of the lane.
-    void sift();
+    /// Asks the filter about all that it has not been asked about, without the mutex; or only about what is delayed, for what is not wanted
+    /// holds nothing of its key back. Takes it out of the lane.
+    void sift(bool only_parked = false);
+    bool is_ordered() const noexcept { return options_.ordered_by_key; }
 
     /// Settles a delivery that `end_lease` did not. `orphan`: its endpoint is gone, and it gives back the reference it held.
     struct outcome {
@@ -303,16 +305,17 @@ public:
     /// Members share by key: there is one more, or one less, of this number. The first may throw std::bad_alloc.
     void add_member(std::uint32_t member);
     void remove_member(std::uint32_t member) noexcept;
-    /// All leases end now; or those of one claimant.
+    /// All leases end now, because who holds them has left; or those of one claimant. They may be settled until somebody else is given the
+    /// message, but not extended.
     void lapse() noexcept;
     void lapse(std::uint32_t claimant) noexcept;
     /// The same as `may_have`, for one claimant, exactly.
     bool may_have(offset head, std::uint32_t claimant) noexcept;
-    /// Moves on, or back, to `to`: nothing handed out before counts any more. `move(from, before, after)`, under the mutex, is told where it
-    /// stood, and exchanges the holds on the blocks that are not open yet: those from `before` on for those from `after` on. Waits for those
-    /// who are about to hand something out. Throws std::bad_alloc, then nothing has changed. One at a time.
-    template <class Move>
-    void seek(offset to, Move move);
+    /// Moves on, or back, to `to`: nothing handed out before counts any more. `moved(from, opened)`, under the mutex, is told where it stood and
+    /// below what its pages were open; it is not called if the endpoint is gone. Waits for those who are about to hand something out.
+    /// Throws std::bad_alloc, then nothing has changed. One at a time.
+    template <class Moved>
+    void seek(offset to, Moved moved);
     /// The lowest offset that is not settled; dead letters count as settled.
     offset floor() noexcept;
     /// Below this, all pages were opened.
@@ -396,8 +399,8 @@ private:
     void defer(page& p, std::uint32_t i, std::uint32_t attempt) noexcept;
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
     void retry_deferred(duration now) noexcept;
-    template <class Match>
-    bool extend_if(offset o, duration lease, Match match, bool lane) noexcept;
+    template <class Match, class MatchPage>
+    bool extend_if(offset o, duration lease, Match match, MatchPage in_lane) noexcept;
     entry* take_lease(page& p, std::uint32_t i) noexcept;
     bool apply(session& s, entry& e, const handle& at, verb what, duration after, std::string_view reason) noexcept;
     void step(session& s, duration now) noexcept;
@@ -433,6 +436,7 @@ private:
     const bool ends_quietly_;
 
     // `next_`, from its lowest bit on: whether the index goes first; the first offset nobody has taken; how often the cursor was moved.
+    static constexpr std::uint32_t left_member = ~std::uint32_t{0};
     static constexpr unsigned move_shift = 56;
     static constexpr std::uint64_t nothing_left = (std::uint64_t{1} << move_shift) - 2;
     static constexpr offset place_in(std::uint64_t word) noexcept { return (word & nothing_left) >> 1; }
@@ -455,11 +459,11 @@ private:
 
     std::mutex mutex_; // all below, and writing what is between `gate_` and here
     index index_;
-    offset begun_;            // what lies before was never for this cursor
-    std::int64_t uncounted_;  // how much further `next_` is than there were messages taken
+    offset begun_;             // what lies before was never for this cursor
+    std::int64_t uncounted_;   // how much further `next_` is than there were messages taken
     std::vector<page*> stale_; // pages from before a `seek`, until what is out of them has come back
     entry_list departed_;      // and entries
-    std::uint32_t owner_ = 0; // who claims, where members are assigned, and who is to
+    std::uint32_t owner_ = 0;  // who claims, where members are assigned, and who is to
     std::uint32_t wanted_ = 0;
     recycler<page> spare_pages_;
     page_list stragglers_; // pages that something old keeps, out of the directory
@@ -470,12 +474,13 @@ private:
     duration lane_expiry_ = clock::never;  // with a time to live for all: no message of the lane expires before
     duration timed_expiry_ = clock::never; // likewise for those with times of their own, which lie below `timed_until_`
     offset timed_until_ = 0;
-    std::size_t deferred_ = 0; // words that wait for memory
-    bool is_gated_ = false;    // the flag in `next_`
-    bool stopped_ = false;     // the endpoint is going, or the cursor about to move: nothing is handed out
-    bool moving_ = false;      // the latter
-    bool orphaned_ = false;    // it has gone: what is out holds references of its own
-    offset stopped_at_ = 0;    // where `next_` was then
+    std::size_t deferred_ = 0;     // words that wait for memory
+    bool is_gated_ = false;        // the flag in `next_`
+    bool stopped_ = false;         // the endpoint is going, or the cursor about to move: nothing is handed out
+    bool moving_ = false;          // the latter
+    bool parked_unsifted_ = false; // something delayed came that the filter has not been asked about
+    bool orphaned_ = false;        // it has gone: what is out holds references of its own
+    offset stopped_at_ = 0;        // where `next_` was then
     std::uint64_t moves_ = 0;
     std::uint64_t redelivered_ = 0, expired_ = 0, dropped_ = 0;
     std::int64_t unacked_ = 0; // left the log otherwise than by an ack: died, dropped, purged; less what lives again

@@ -222,6 +222,7 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
                     expire(s, *e, now); // a keyed message that expires behind others of its key has no turn to give up
                 } else {
                     index_.enter(*e, now, e->due, true);
+                    parked_unsifted_ = parked_unsifted_ || (e->unsifted && e->due > now);
                     alive = e;
                 }
             }
