@@ -1,8 +1,8 @@
 #!/bin/bash
-# Builds the benchmarks and runs them all; writes docs/performance/ and the tables of docs/performance.md. About ten minutes, on a machine
-# that does nothing else.
+# Builds the benchmarks and runs them all; writes docs/performance/ and the tables of docs/performance.md. About a quarter of an hour, on a
+# machine that does nothing else.
 #
-#   benchmarks/run.sh [--quick] [name...]      --quick: one minute, into build/bench/quick, to see that all works
+#   benchmarks/run.sh [--quick] [name...]      --quick: two minutes, into build/bench/quick, to see that all works
 #                                              names: only these programs (queue, topic, wakeup, footprint, options, transient, include)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

@@ -109,7 +109,7 @@ struct topic_options {
 class start {
 public:
     static const start latest;       ///< with what is published from now on
-    static const start earliest;     ///< with the first message that is there
+    static const start earliest;     ///< with the first message that is there: retained, or not settled by some subscription
     static const start last_per_key; ///< with the last message of each key, then all from now on
     /// With the last `n` messages of the topic, by their times where there are several partitions.
     static start last(std::size_t n) noexcept {

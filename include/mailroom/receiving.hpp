@@ -7,9 +7,11 @@
 #include <mailroom/consumer.hpp>
 #include <mailroom/message/delivery.hpp>
 #include <mailroom/message/message.hpp>
+#include <mailroom/message/properties.hpp>
 
 #include <cstddef>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -48,6 +50,28 @@ public:
         std::size_t got = 0;
         while (got < max) {
             const std::size_t n = core().pop(max - got, [&out](auto&& made) { *out++ = message<T>(std::forward<decltype(made)>(made)); });
+            if (n == 0) { break; }
+            got += n;
+        }
+        return got;
+    }
+
+    /// Calls `fn(const T&)`, or `fn(const T&, const properties&)`, for up to `max` messages that are there, without waiting; returns how many.
+    /// Each is settled as `fn` is called with it. On a topic this is the cheapest way to read: in place, a batch at a time. Should `fn` throw,
+    /// the message it was given is gone, the others stay. It runs without any lock, and may call whatever it likes.
+    template <class Fn>
+    std::size_t pop_each(Fn fn, std::size_t max) {
+        const auto call = [&fn](const T& body, const properties& props) {
+            if constexpr (std::is_invocable_v<Fn&, const T&>) {
+                static_cast<void>(props);
+                fn(body);
+            } else {
+                fn(body, props);
+            }
+        };
+        std::size_t got = 0;
+        while (got < max) {
+            const std::size_t n = core().pop_each(max - got, call);
             if (n == 0) { break; }
             got += n;
         }

@@ -53,6 +53,17 @@ inline bool cursor::drop_oldest() noexcept {
     return true;
 }
 
+inline duration cursor::oldest_droppable() noexcept {
+    session s(*this);
+    step(s, clock_.now());
+    if (index_.oldest() == nullptr) {
+        try {
+            absorb(s, host_.head(), 1);
+        } catch (...) {}
+    }
+    return index_.oldest() != nullptr ? index_.oldest()->sent : clock::never;
+}
+
 inline cursor::drop_outlook cursor::droppable() noexcept {
     session s(*this);
     step(s, clock_.now());
@@ -281,22 +292,20 @@ inline std::size_t cursor::purge_dead() noexcept {
 
 // ------------------------------------------------------------------------------------------------------------------------------ moving
 
-inline offset cursor::floor() noexcept {
+inline offset cursor::unsettled(std::vector<offset>& before) {
     const std::lock_guard lock(mutex_);
     const offset head = host_.head();
-    offset lowest = taken_until(head);
-    while (lowest < head && host_.count_absent(lowest, lowest + 1) != 0) { ++lowest; }
+    const offset taken = taken_until(head);
     each_page([&](page& p) {
-        for (std::uint32_t i = 0; i < span && p.first + i < lowest; ++i) {
-            const std::uint64_t seen = p.state[i].load(std::memory_order_acquire);
-            const auto kind = lane_state::kind(seen);
-            if (kind == lane_state::leased || kind == lane_state::fresh || kind == lane_state::deferred) { lowest = p.first + i; }
+        for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
+            const auto kind = lane_state::kind(p.state[i].load(std::memory_order_acquire));
+            if (kind == lane_state::leased || kind == lane_state::fresh || kind == lane_state::deferred) { before.push_back(p.first + i); }
         }
     });
     index_.each([&](const entry& e) {
-        if (!e.settled && e.where != entry::place::dead && e.where != entry::place::held_dead) { lowest = std::min(lowest, e.offset); }
+        if (!e.settled && e.where != entry::place::dead && e.where != entry::place::held_dead) { before.push_back(e.offset); }
     });
-    return lowest;
+    return host_.all_from(taken, before);
 }
 
 /// Whether nobody is between claiming a message and saying what becomes of it. What is leased or looked at loses its hold on the way.

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/message/settler.hpp>
 #include <mailroom/stream/directory.hpp>
 
 #include <algorithm>
@@ -36,6 +37,7 @@ public:
     static constexpr std::uint64_t of(tag t) noexcept { return t; }
     /// Settled, its body still looked at by whoever popped it.
     static constexpr std::uint64_t popped = std::uint64_t{1} << 3 | ended;
+    static_assert(popped == look_word::held && released == look_word::over);
     /// Deadlines are nanoseconds since the cursor began; 36 years fit, and stand for ever.
     static constexpr duration latest{(std::int64_t{1} << 60) - 1};
     static constexpr std::uint64_t lease_until(duration deadline) noexcept {
@@ -60,6 +62,11 @@ struct page {
     std::uint32_t done = 0;           // slots released by the index; likewise
     std::atomic<bool> watched{false}; // whether `earliest` counts: the first lease in a page makes it so
     std::array<std::atomic<std::uint64_t>, span> state;
+
+    /// The page one of whose words this is.
+    static page& of(std::atomic<std::uint64_t>& word, std::uint32_t i) noexcept {
+        return *reinterpret_cast<page*>(reinterpret_cast<std::byte*>(&word - i) - offsetof(page, state));
+    }
 
     bool complete() const noexcept {
         for (const auto& word : state) {

@@ -8,6 +8,7 @@
 #include <mailroom/message/properties.hpp>
 #include <mailroom/message/settler.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -59,7 +60,7 @@ public:
     }
     ~message() {
         if (kind_ != kind::owner) [[unlikely]] {
-            if (kind_ == kind::sharer) { outside_.keeper->end_look({outside_.where, turn_, 0, offset_}); }
+            if (kind_ == kind::sharer) { end_look(); }
             return;
         }
         if constexpr (holds_inside) {
@@ -112,6 +113,15 @@ private:
         onlooker, // somebody else keeps them, for as long as this is there
         sharer,   // the endpoint keeps them until this says that it no longer looks
     };
+
+    void end_look() noexcept {
+        if (turn_ == 0) [[likely]] {
+            std::uint64_t seen = detail::look_word::held;
+            auto& word = *static_cast<std::atomic<std::uint64_t>*>(outside_.where);
+            if (word.compare_exchange_strong(seen, detail::look_word::over, std::memory_order_acq_rel, std::memory_order_relaxed)) { return; }
+        }
+        outside_.keeper->end_look({outside_.where, turn_, 0, offset_});
+    }
 
     // Out of line, so that what all messages do is short.
     [[gnu::cold, gnu::noinline]] static void end_cover(const detail::envelope* cover) noexcept { delete cover; }

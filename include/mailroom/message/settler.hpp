@@ -3,6 +3,7 @@
 
 #include <mailroom/base/basics.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -14,6 +15,13 @@ struct handle {
     std::uint32_t turn = 0;    // which hand-out of the message this is; a dead letter that lives again goes on counting
     std::uint32_t attempt = 0; // what the holder is told
     offset place = 0;
+};
+
+/// The word that says whether somebody looks at a message he popped, where its body is shared: `held`, until he makes it `over`; if it no longer
+/// says `held`, he asks the settler instead.
+struct look_word {
+    static constexpr std::uint64_t held = 10;
+    static constexpr std::uint64_t over = 3;
 };
 
 /// Every call but `extend` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.

@@ -38,6 +38,13 @@ class member;
 template <class T>
 class group;
 
+/// What is there of a partition: all from `all_from` on, and some before, in order.
+struct contents {
+    std::vector<offset> some;
+    offset all_from = 0;
+    offset first() const noexcept { return some.empty() ? all_from : some.front(); }
+};
+
 /// What a subscription asks of its topic, and how it keeps that.
 template <class T>
 class topic_base : public source_base {
@@ -47,10 +54,10 @@ public:
     std::vector<std::unique_ptr<partition<T>>>& partitions() noexcept { return partitions_; }
     virtual bool is_gone() const noexcept = 0;
     virtual bool is_closed() const noexcept = 0;
-    /// The first offset that is there, in each partition. Takes the locks of all cursors, one after the other.
-    virtual std::vector<offset> first_offsets() = 0;
-    /// Where a subscription begins in each partition, if these are the first. Takes no cursor's lock.
-    virtual std::vector<beginning> find(const start& from, const std::vector<offset>& firsts) = 0;
+    /// What is there, in each partition. Takes the locks of all cursors, one after the other.
+    virtual std::vector<contents> look_around() = 0;
+    /// Where a subscription begins in each partition, if that is there. Takes no cursor's lock.
+    virtual std::vector<beginning> find(const start& from, const std::vector<contents>& there) = 0;
     virtual void wake_watchers() noexcept = 0;
     /// An ephemeral subscription is over.
     virtual void forget(group<T>& g) noexcept = 0;
@@ -80,9 +87,9 @@ public:
         how.filtered = static_cast<bool>(o.filter);
         how.assigned = o.mode == sharing::partitioned;
         how.shares = o.mode == sharing::keyed ? &shares_ : nullptr;
-        const std::vector<offset> firsts = topic.first_offsets();
+        const std::vector<contents> there = topic.look_around();
         const auto make = [&] {
-            std::vector<beginning> places = topic.find(o.from, firsts);
+            std::vector<beginning> places = topic.find(o.from, there);
             std::pair<std::uint64_t, std::uint64_t> sum{0, 0};
             for (std::size_t i = 0; i < places.size(); ++i) {
                 const offset at = places[i].at;
@@ -149,7 +156,7 @@ public:
 
     void seek(const start& to) {
         if (is_gone()) { return; }
-        std::vector<beginning> places = topic_.find(to, topic_.first_offsets());
+        std::vector<beginning> places = topic_.find(to, topic_.look_around());
         const inside here(*this);
         if (is_gone()) { return; }
         for (std::size_t i = 0; i < taps_.size(); ++i) {
@@ -175,6 +182,7 @@ public:
     }
     cursor::rest remaining() noexcept {
         cursor::rest result = cursor::rest::nothing;
+        if (is_gone()) { return result; }
         for (auto& t : taps_) {
             const cursor::rest one = t->state().remaining();
             if (one == cursor::rest::some) { return one; }
@@ -212,6 +220,7 @@ public:
     }
     /// Not settled, after the filter; asks the filter about what it has not been asked about.
     std::uint64_t lag() {
+        if (is_gone()) { return 0; }
         if (options_.filter) {
             for (auto& t : taps_) { t->state().sift(); }
         }
@@ -230,7 +239,11 @@ public:
         i.filtered = s.filtered;
         i.filter_errors = s.filter_errors;
         i.mode = options_.mode;
-        for (auto& t : taps_) { i.positions.push_back({t->from().number(), t->state().floor()}); }
+        for (auto& t : taps_) {
+            std::vector<offset> open;
+            const offset next = t->state().unsettled(open);
+            i.positions.push_back({t->from().number(), open.empty() ? next : *std::min_element(open.begin(), open.end())});
+        }
         return i;
     }
 
@@ -239,7 +252,7 @@ public:
     bool shed(std::size_t n, std::size_t bytes, bool by_rule) noexcept {
         quota& room = topic_.common().room;
         quota::excess over = room.over(account_, n, bytes);
-        if (!over || (is_durable() && !by_rule)) { return false; }
+        if (!over || is_gone() || (is_durable() && !by_rule)) { return false; }
         if (!is_durable() && options_.slow == slow::disconnect) {
             std::size_t rest = 0;
             for (auto& t : taps_) {
@@ -254,20 +267,12 @@ public:
         const std::size_t reserve = is_durable() ? 0 : room.ample();
         bool any = false;
         while (over) {
-            tap<T>* longest = nullptr;
-            std::size_t length = 0;
-            for (auto& t : taps_) {
-                const std::size_t one = t->state().droppable().messages;
-                if (one > length) {
-                    longest = t.get();
-                    length = one;
-                }
-            }
-            if (longest == nullptr) { break; }
-            const std::size_t some = std::max<std::size_t>(1, static_cast<std::size_t>(over.messages) + reserve);
-            for (std::size_t left = std::min(some, length); left != 0 && longest->state().drop_oldest(); --left) { any = true; }
+            std::size_t left = std::max<std::size_t>(1, static_cast<std::size_t>(over.messages) + reserve);
+            for (; left != 0 && drop_oldest(); --left) { any = true; }
+            if (left != 0) { break; }
             over = room.over(account_, n, bytes);
         }
+        over = room.over(account_, n, bytes);
         for (auto& t : taps_) { t->from().reap(); }
         if (over && !is_durable()) {
             account_.set_stuck();
@@ -296,7 +301,6 @@ public:
     // --------------------------------------------------------------------------------------------------------------------- tap_owner
 
     bool is_gone() const noexcept override { return gone_.load(std::memory_order_seq_cst); }
-    bool filters() const noexcept override { return static_cast<bool>(options_.filter); }
     bool lets_through(const T& value, const envelope* cover) noexcept override {
         try {
             return options_.filter(value, cover != nullptr ? cover->props : no_properties);
@@ -354,6 +358,21 @@ private:
     }
 
     std::uint32_t free_number() const noexcept;
+    // Of all partitions, the oldest message that nobody holds.
+    bool drop_oldest() noexcept {
+        tap<T>* where = taps_.front().get();
+        if (taps_.size() > 1) {
+            duration oldest = clock::never;
+            for (auto& t : taps_) {
+                const duration sent = t->state().oldest_droppable();
+                if (sent < oldest) {
+                    where = t.get();
+                    oldest = sent;
+                }
+            }
+        }
+        return where->state().drop_oldest();
+    }
     void hand_over(std::uint32_t gone) noexcept;
     void assign_partitions() noexcept;
     void wake_in(wait_list& list) noexcept;

@@ -43,6 +43,12 @@ public:
         return from_any([&](tap<T>& t) { return t.pop(max, sink, number_); });
     }
 
+    /// The same, `fn(body, properties)` called for each in place.
+    template <class Fn>
+    std::size_t pop_each(std::size_t max, Fn& fn) {
+        return from_any([&](tap<T>& t) { return t.pop_each(max, fn, number_); });
+    }
+
     outlook look_ahead() noexcept override {
         if (is_gone()) { return outlook::finished; }
         if (!group_.topic().is_closed()) { return outlook::wait; }

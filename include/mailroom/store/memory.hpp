@@ -88,6 +88,10 @@ public:
     std::size_t pop(std::size_t max, Sink sink) {
         return outlet_of::pop(max, sink);
     }
+    template <class Fn>
+    std::size_t pop_each(std::size_t max, Fn& fn) {
+        return outlet_of::pop_each(max, fn);
+    }
 
     // ----------------------------------------------------------------------------------------------------------------------- the whole
 

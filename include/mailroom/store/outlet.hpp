@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -71,6 +72,19 @@ public:
             const std::size_t n = pop_lane(max, passed_over, sink);
             if (n != again) { return n; }
         }
+    }
+
+    /// The same as `pop`, `fn(body, properties)` called for each message in place.
+    template <class Fn>
+    std::size_t pop_each(std::size_t max, Fn& fn, std::uint32_t claimant = 0) {
+        const auto look_at = [&fn](message<T>&& m) { fn(m.body(), m.props()); };
+        if constexpr (Self::shares) {
+            if (cursor_.lane_is_open([this] { return self().time_of().coarse(); })) {
+                const std::size_t n = look_through_lane(max, fn);
+                if (n != again) { return n; }
+            }
+        }
+        return pop(max, look_at, claimant);
     }
 
     cursor& state() noexcept { return cursor_; }
@@ -213,7 +227,7 @@ protected:
             const std::size_t& i;
             const std::size_t n;
             ~remainder() {
-                for (std::size_t at = i; at < n; ++at) { o.release(some[at].at); }
+                for (std::size_t at = i; at < std::min(n, some.size()); ++at) { o.release(some[at].at); }
             }
         } const rest{*this, some, i, n};
         while (i < n) {
@@ -253,7 +267,7 @@ protected:
             if constexpr (Self::shares) {
                 const std::uint32_t at = at_end.at;
                 return message_access::look<T>(core, block.slots[at].value.get(), block.enveloped(word), core.time_of().wall(block.sent(word)),
-                                               handle{&where, 0, 1, place});
+                                               handle{&where.state[at], 0, 1, place});
             } else {
                 std::unique_ptr<envelope> cover(block.enveloped(word));
                 const duration sent = cover != nullptr ? cover->sent : block.sent(word);
@@ -316,6 +330,69 @@ protected:
         p.state[i].store(Self::shares ? lane_state::popped : lane_state::of(lane_state::released), std::memory_order_release);
         // Who closed before the claim is seen here; who closes after it finds the claim, and looks again until it is over.
         if (cursor_.closing()) [[unlikely]] { self().wake_all(); }
+    }
+
+    // A batch of the lane, looked at in place. One of its words says so for all: as long as it is not `released` the page stays, and with it the
+    // block; so the others may be released before. `again`: nothing was there for the lane to give, but perhaps elsewhere.
+    template <class Fn>
+    std::size_t look_through_lane(std::size_t max, Fn& fn) {
+        const cursor::lane_claim claim = cursor_.claim_lane(max, [this] { return self().log().head(); });
+        if (claim.count == 0) { return claim.index_first ? again : 0; }
+        page& p = *claim.where;
+        slot_block* const b = static_cast<slot_block*>(p.block);
+        foresee(claim, b);
+        const std::uint32_t first = index_in_span(claim.first), end = first + static_cast<std::uint32_t>(claim.count);
+        std::uint32_t wanted = 0; // a bit for each
+        for (std::uint32_t i = first; i < end; ++i) {
+            if (lane_state::kind(p.state[i].load(std::memory_order_relaxed)) == lane_state::absent) [[unlikely]] {
+                cursor_.skip_absent(p, i);
+                continue;
+            }
+            const std::uint64_t seen = b->slots[i].ready.load(std::memory_order_acquire);
+            const std::uint64_t word = seen != slot_empty ? seen : written(b->slots[i]);
+            if (self().filters() && turns_away(p, *b, i, word)) { continue; }
+            if (!is_untimed(word) && !may_go_now(*b, word)) {
+                cursor_.divert(p, i);
+                continue;
+            }
+            wanted |= std::uint32_t{1} << i;
+        }
+        if (wanted == 0) { return again; }
+        const auto anchor = static_cast<std::uint32_t>(std::countr_zero(wanted));
+        p.state[anchor].store(lane_state::popped, std::memory_order_release);
+        for (std::uint32_t i = anchor + 1; i < end; ++i) {
+            if ((wanted >> i & 1u) != 0) { p.state[i].store(lane_state::released, std::memory_order_release); }
+        }
+        std::uint32_t left = wanted; // not looked at yet
+        const auto finish = [&]() noexcept {
+            if (left != 0) { cursor_.put_back(p, anchor, left); } // what was called threw
+            if (self().counts()) {
+                for (std::uint32_t seen = wanted & ~left; seen != 0; seen &= seen - 1) {
+                    self().plain_left(*b, static_cast<std::uint32_t>(std::countr_zero(seen)));
+                }
+            }
+            if (cursor_.closing()) [[unlikely]] { self().wake_all(); }
+            std::uint64_t held = lane_state::popped;
+            if (!p.state[anchor].compare_exchange_strong(held, lane_state::of(lane_state::released), std::memory_order_acq_rel)) {
+                settle({&p, 0, 1, claim.first - first + anchor}, cursor::verb::ack);
+            }
+        };
+        std::size_t got = 0;
+        for (std::uint32_t i = anchor; i < end; ++i) {
+            if ((wanted >> i & 1u) == 0) { continue; }
+            const envelope* const e = b->enveloped(b->slots[i].ready.load(std::memory_order_relaxed));
+            try {
+                fn(std::as_const(*b->slots[i].value.get()), e != nullptr ? e->props : no_properties);
+            } catch (...) {
+                left = i + 1 < span ? wanted & (~std::uint32_t{0} << (i + 1)) : 0;
+                finish();
+                throw;
+            }
+            ++got;
+        }
+        left = 0;
+        finish();
+        return got;
     }
 
     template <class Sink>
@@ -389,8 +466,11 @@ protected:
         return self().time_of().wall(b.sent(b.slots[i].ready.load(std::memory_order_relaxed)));
     }
     void end_look(const handle& at) noexcept override {
-        if (at.turn == 0 && cursor::end_look(*static_cast<page*>(at.where), index_in_span(at.place))) { return; }
-        settle(at, cursor::verb::ack);
+        handle in_page = at;
+        if (at.turn == 0) { // the word it was given says that the cursor has to be asked
+            in_page.where = &page::of(*static_cast<std::atomic<std::uint64_t>*>(at.where), index_in_span(at.place));
+        }
+        settle(in_page, cursor::verb::ack);
     }
 
     bool settle(const handle& at, cursor::verb what, duration after = duration::zero(), std::string reason = std::string()) noexcept {

@@ -103,19 +103,18 @@ public:
         return first_retained(now);
     }
     bool compacts() const noexcept { return rules_.compact; }
-    /// The places in [first, last) that are there and from `all_from` on, or the last there of their keys. Looks at every message there.
-    std::vector<offset> last_of_keys(offset first, offset last, offset all_from) {
+    /// The last of each key in [first, last) among those for which `counts(offset)` holds, in order. Looks at every message there.
+    template <class Counts>
+    std::vector<offset> last_of_keys(offset first, offset last, Counts counts) {
         std::unordered_map<std::string, offset> newest;
-        std::vector<offset> places;
         look_through(first, last, [&](offset o, const slot_block& b, std::uint32_t i) {
+            if (!counts(o)) { return true; }
             const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
             if (e != nullptr && !e->props.key.empty()) { newest[e->props.key] = o; }
-            if (o >= all_from) { places.push_back(o); }
             return true;
         });
-        for (const auto& [key, o] : newest) {
-            if (o < all_from) { places.push_back(o); }
-        }
+        std::vector<offset> places;
+        for (const auto& [key, o] : newest) { places.push_back(o); }
         std::sort(places.begin(), places.end());
         return places;
     }
@@ -151,7 +150,9 @@ public:
     }
     /// Ends the messages nobody needs any more. Runs their destructors: without a lock.
     void reap() noexcept {
-        if (doomed_.load(std::memory_order_relaxed) == nullptr) [[likely]] { return; }
+        if (doomed_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] { reap_doomed(); }
+    }
+    [[gnu::cold, gnu::noinline]] void reap_doomed() noexcept {
         for (slot_block* b = doomed_.exchange(nullptr, std::memory_order_acquire); b != nullptr;) {
             slot_block* const next = b->next_free;
             end_messages(*b);

@@ -28,8 +28,7 @@ public:
     virtual void wake_all() noexcept = 0;
     virtual void wake_watchers() noexcept = 0;
     virtual bool someone_waits() const noexcept = 0;
-    /// The filter: whether there is one, and what it says.
-    virtual bool filters() const noexcept = 0;
+    /// What the filter says.
     virtual bool lets_through(const T& body, const envelope* cover) noexcept = 0;
     /// So much is settled: bounds.
     virtual bool is_counted() const noexcept = 0;
@@ -55,7 +54,8 @@ class tap final : public outlet<T, tap<T>>, private bell {
 
 public:
     tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where)
-        : outlet_of(from.time_of().clock(), with_begin(o, where.at)), owner_(owner), from_(from) {
+        : outlet_of(from.time_of().clock(), with_begin(o, where.at)), owner_(owner), from_(from), is_filtered_(o.filtered),
+          is_counted_(owner.is_counted()) {
         from_.log().admit(where.at);
         try {
             leave_out_holes(where);
@@ -81,6 +81,13 @@ public:
     template <class Sink>
     std::size_t pop(std::size_t max, Sink& sink, std::uint32_t claimant) {
         const std::size_t n = outlet_of::pop(max, sink, claimant);
+        from_.reap();
+        return n;
+    }
+
+    template <class Fn>
+    std::size_t pop_each(std::size_t max, Fn& fn, std::uint32_t claimant) {
+        const std::size_t n = outlet_of::pop_each(max, fn, claimant);
         from_.reap();
         return n;
     }
@@ -111,10 +118,11 @@ public:
             leave_out_holes(to);
             cursor_.seek(to.at, [&](offset from, offset opened_until) noexcept {
                 // What was not read is over; what will be read has to be settled, perhaps once more.
-                count(from, 1);
+                const offset head = from_.log().head(); // what is published from here on has to be settled in any case
+                count(from, head, 1);
                 chosen_ = std::move(to.places);
                 chosen_until_ = to.until;
-                count(to.at, -1);
+                count(to.at, head, -1);
                 leaves_from = opened_until;
             });
         } catch (...) {
@@ -126,8 +134,8 @@ public:
     }
 
     /// Messages from where it stands to the end, and their bytes.
-    std::pair<std::uint64_t, std::uint64_t> outstanding(offset from) const noexcept {
-        const offset head = from_.log().head();
+    std::pair<std::uint64_t, std::uint64_t> outstanding(offset from) const noexcept { return outstanding(from, from_.log().head()); }
+    std::pair<std::uint64_t, std::uint64_t> outstanding(offset from, offset head) const noexcept {
         return {from < head ? head - from - count_absent(from, head) : 0, from < head ? weigh(from, head) : 0};
     }
 
@@ -165,9 +173,9 @@ private:
             std::erase_if(where.places, [&](offset o) { return o < gone && is_hole(o); });
         }
     }
-    void count(offset from, std::int64_t sign) noexcept {
-        if (!owner_.is_counted()) { return; }
-        const auto [messages, bytes] = outstanding(from);
+    void count(offset from, offset head, std::int64_t sign) noexcept {
+        if (!is_counted_) { return; }
+        const auto [messages, bytes] = outstanding(from, head);
         owner_.left(sign * static_cast<std::int64_t>(messages), sign * static_cast<std::int64_t>(bytes));
     }
 
@@ -207,10 +215,11 @@ private:
     void refer() noexcept { owner_.refer(); }
     void unrefer() noexcept { owner_.unrefer(); }
     void wake_all() noexcept { owner_.wake_all(); }
-    bool filters() const noexcept { return owner_.filters(); }
+    bool filters() const noexcept { return is_filtered_; }
     bool lets_through(const T& value, const envelope* cover) noexcept { return owner_.lets_through(value, cover); }
+    bool counts() const noexcept { return is_counted_; }
     void plain_left(const block<T>& b, std::uint32_t i) noexcept {
-        if (owner_.is_counted()) { owner_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
+        if (is_counted_) { owner_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
     }
 
     // What the cursor asks for, as far as the outlet does not answer it.
@@ -235,6 +244,11 @@ private:
         const offset until = std::min(last, chosen_until_);
         const auto from = std::lower_bound(chosen_.begin(), chosen_.end(), first), to = std::lower_bound(from, chosen_.end(), until);
         return (until - first) - static_cast<std::uint64_t>(to - from);
+    }
+    offset all_from(offset next, std::vector<offset>& between) const override {
+        if (next >= chosen_until_) { return next; }
+        between.insert(between.end(), std::lower_bound(chosen_.begin(), chosen_.end(), next), chosen_.end());
+        return std::min(chosen_until_, from_.log().head());
     }
     bool wants(const entry& e) noexcept override { return lets_through(*static_cast<const T*>(e.body), e.cover); }
     std::uint64_t weigh(offset first, offset last) const noexcept override {
@@ -264,7 +278,7 @@ private:
     void forget(const envelope&, offset) noexcept override {}
     void remember(const envelope&, offset) noexcept override {}
     void settled(std::int64_t messages, std::int64_t bytes) noexcept override {
-        if (owner_.is_counted()) { owner_.left(messages, bytes); }
+        if (is_counted_) { owner_.left(messages, bytes); }
     }
     void wake(std::size_t n) noexcept override {
         if (n == std::numeric_limits<std::size_t>::max()) {
@@ -277,6 +291,8 @@ private:
 
     tap_owner<T>& owner_;
     partition<T>& from_;
+    const bool is_filtered_;
+    const bool is_counted_;
     std::vector<offset> chosen_; // guarded by the cursor's mutex, as `absent` is called under it
     offset chosen_until_;
 

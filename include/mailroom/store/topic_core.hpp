@@ -142,7 +142,7 @@ public:
 
     // --------------------------------------------------------------------------------------------------------------------- the whole
 
-    offset first_offset(std::size_t p) { return first_of(p, everybody()); }
+    offset first_offset(std::size_t p) { return contents_of(p, everybody()).first(); }
 
     stats statistics() {
         expire();
@@ -160,14 +160,14 @@ public:
             s.filtered += one.filtered;
             s.filter_errors += one.filter_errors;
         }
-        const std::vector<offset> firsts = first_offsets();
+        const std::vector<contents> there = look_around();
         for (std::size_t i = 0; i < partitions_.size(); ++i) {
             partition<T>& p = *partitions_[i];
             s.sent += p.log().head();
             s.duplicates += p.duplicates();
             s.dropped += p.dropped();
             bool is_first = true;
-            p.look_through(firsts[i], p.log().head(), [&](offset, const block<T>& b, std::uint32_t at) {
+            p.look_through(there[i].first(), p.log().head(), [&](offset, const block<T>& b, std::uint32_t at) {
                 if (is_first) {
                     s.oldest_age = std::max(s.oldest_age, common_.time.now() - b.sent(b.slots[at].ready.load(std::memory_order_relaxed)));
                 }
@@ -223,42 +223,48 @@ public:
         }
         g.end();
     }
-    std::vector<offset> first_offsets() override {
+    std::vector<contents> look_around() override {
         const std::vector<group_ref<T>> all = everybody();
-        std::vector<offset> firsts(partitions_.size());
-        for (std::size_t i = 0; i < firsts.size(); ++i) { firsts[i] = first_of(i, all); }
-        return firsts;
+        std::vector<contents> there;
+        for (std::size_t i = 0; i < partitions_.size(); ++i) { there.push_back(contents_of(i, all)); }
+        return there;
     }
-    std::vector<beginning> find(const start& from, const std::vector<offset>& firsts) override {
+    std::vector<beginning> find(const start& from, const std::vector<contents>& there) override {
         std::vector<beginning> places(partitions_.size());
         for (std::size_t i = 0; i < places.size(); ++i) { places[i].at = partitions_[i]->log().head(); }
         switch (from.what()) {
         case start::kind::latest: break;
         case start::kind::earliest:
-            for (std::size_t i = 0; i < places.size(); ++i) { places[i] = from_place(i, firsts[i], places[i].at); }
+            for (std::size_t i = 0; i < places.size(); ++i) { places[i] = from_place(there[i], 0, places[i].at); }
             break;
         case start::kind::last_per_key:
-            for (std::size_t i = 0; i < places.size(); ++i) { places[i] = chosen(i, firsts[i], places[i].at, places[i].at); }
+            for (std::size_t i = 0; i < places.size(); ++i) {
+                const offset head = places[i].at;
+                const auto is_there = [&](offset o) {
+                    return o >= there[i].all_from || std::binary_search(there[i].some.begin(), there[i].some.end(), o);
+                };
+                places[i] = from_place({partitions_[i]->last_of_keys(there[i].first(), head, is_there), head}, 0, head);
+            }
             break;
         case start::kind::time: {
             const duration since = common_.time.at(from.when());
             for (std::size_t i = 0; i < places.size(); ++i) {
                 offset first = places[i].at;
-                partitions_[i]->look_through(firsts[i], places[i].at, [&](offset o, const block<T>& b, std::uint32_t at) {
+                partitions_[i]->look_through(there[i].first(), places[i].at, [&](offset o, const block<T>& b, std::uint32_t at) {
                     if (b.sent(b.slots[at].ready.load(std::memory_order_relaxed)) < since) { return true; }
                     first = o;
                     return false;
                 });
-                places[i] = from_place(i, first, places[i].at);
+                places[i] = from_place(there[i], first, places[i].at);
             }
             break;
         }
-        case start::kind::last: go_back(from.count(), firsts, places); break;
+        case start::kind::last: go_back(from.count(), there, places); break;
         case start::kind::place: {
             const int p = from.where().partition;
             if (p < 0 || static_cast<std::size_t>(p) >= places.size()) { fail(errc::invalid, "the topic has no partition of that number"); }
             const auto i = static_cast<std::size_t>(p);
-            places[i] = from_place(i, std::clamp(from.where().offset, firsts[i], std::max(firsts[i], places[i].at)), places[i].at);
+            places[i] = from_place(there[i], from.where().offset, places[i].at);
             break;
         }
         }
@@ -271,35 +277,47 @@ private:
 
     // ------------------------------------------------------------------------------------------------------------- places to begin at
 
-    offset first_of(std::size_t i, const std::vector<group_ref<T>>& all) {
+    // A message is there if a rule retains it, or if it is not settled by somebody.
+    contents contents_of(std::size_t i, const std::vector<group_ref<T>>& all) {
         partition<T>& p = *partitions_[i];
-        offset first = p.retained_from(common_.time.now());
-        for (const auto& g : all) { first = std::min(first, g->taps()[i]->state().floor()); }
-        if (!p.compacts()) { return first; }
-        const std::vector<offset> places = p.last_of_keys(p.log().lowest(), p.log().head(), first);
-        return places.empty() ? first : std::min(first, places.front());
+        contents there;
+        there.all_from = p.retained_from(common_.time.now());
+        for (const auto& g : all) { there.all_from = std::min(there.all_from, g->taps()[i]->state().unsettled(there.some)); }
+        if (p.compacts()) {
+            const std::vector<offset> last = p.last_of_keys(p.log().lowest(), p.log().head(), [](offset) { return true; });
+            there.some.insert(there.some.end(), last.begin(), last.end());
+        }
+        std::sort(there.some.begin(), there.some.end());
+        there.some.erase(std::unique(there.some.begin(), there.some.end()), there.some.end());
+        there.some.erase(std::lower_bound(there.some.begin(), there.some.end(), there.all_from), there.some.end());
+        return there;
     }
-    beginning from_place(std::size_t i, offset at, offset head) {
-        partition<T>& p = *partitions_[i];
-        if (!p.compacts() || at >= head) { return {at, 0, {}}; }
-        return chosen(i, at, head, std::max(at, p.retained_from(common_.time.now())));
-    }
-    beginning chosen(std::size_t i, offset first, offset head, offset all_from) {
-        beginning b{head, head, partitions_[i]->last_of_keys(first, head, all_from)};
-        if (!b.places.empty()) { b.at = b.places.front(); }
+    // Of what is there, all from `at` on.
+    static beginning from_place(const contents& there, offset at, offset head) {
+        beginning b;
+        if (at >= there.all_from) {
+            b.at = std::min(at, head);
+            return b;
+        }
+        b.places.assign(std::lower_bound(there.some.begin(), there.some.end(), at), there.some.end());
+        b.until = there.all_from;
+        b.at = b.places.empty() ? b.until : b.places.front();
         return b;
     }
     // The last `n` by their times: step by step back from the ends, wherever the newest of what is left is.
-    void go_back(std::size_t n, const std::vector<offset>& firsts, std::vector<beginning>& places) {
-        std::vector<std::vector<std::pair<offset, duration>>> sent(places.size()); // newest last
-        std::vector<offset> heads(places.size());
+    void go_back(std::size_t n, const std::vector<contents>& there, std::vector<beginning>& places) {
+        struct sent {
+            offset o;
+            duration when;
+        };
+        std::vector<std::vector<sent>> left(places.size()); // newest last
         for (std::size_t i = 0; i < places.size(); ++i) {
-            heads[i] = places[i].at;
-            const offset from = !partitions_[i]->compacts() && n < heads[i] ? std::max(firsts[i], heads[i] - static_cast<offset>(n)) : firsts[i];
-            const beginning all = from_place(i, std::min(from, heads[i]), heads[i]);
-            partitions_[i]->look_through(all.at, heads[i], [&](offset o, const block<T>& b, std::uint32_t at) {
+            const offset head = places[i].at;
+            const offset from = n < head ? head - static_cast<offset>(n) : 0;
+            const beginning all = from_place(there[i], from >= there[i].all_from ? from : 0, head);
+            partitions_[i]->look_through(all.at, head, [&](offset o, const block<T>& b, std::uint32_t at) {
                 if (o >= all.until || std::binary_search(all.places.begin(), all.places.end(), o)) {
-                    sent[i].emplace_back(o, b.sent(b.slots[at].ready.load(std::memory_order_relaxed)));
+                    left[i].push_back({o, b.sent(b.slots[at].ready.load(std::memory_order_relaxed))});
                 }
                 return true;
             });
@@ -307,13 +325,13 @@ private:
         for (; n != 0; --n) {
             std::size_t newest = places.size();
             for (std::size_t i = 0; i < places.size(); ++i) {
-                if (!sent[i].empty() && (newest == places.size() || sent[i].back().second > sent[newest].back().second)) { newest = i; }
+                if (!left[i].empty() && (newest == places.size() || left[i].back().when > left[newest].back().when)) { newest = i; }
             }
             if (newest == places.size()) { break; }
-            places[newest].at = sent[newest].back().first;
-            sent[newest].pop_back();
+            places[newest].at = left[newest].back().o;
+            left[newest].pop_back();
         }
-        for (std::size_t i = 0; i < places.size(); ++i) { places[i] = from_place(i, places[i].at, heads[i]); }
+        for (std::size_t i = 0; i < places.size(); ++i) { places[i] = from_place(there[i], places[i].at, partitions_[i]->log().head()); }
     }
 
     // ---------------------------------------------------------------------------------------------------------------- the subscriptions
@@ -424,9 +442,15 @@ private:
         each([](group<T>& g) { g.step(); });
     }
     bool make_room(std::size_t n, std::size_t bytes) noexcept override {
-        bool made = false;
+        bool made = false, held_back = false;
         const bool by_rule = common_.room.rule() == overflow::drop_oldest;
-        each([&](group<T>& g) { made = g.shed(n, bytes, by_rule) || made; });
+        each([&](group<T>& g) {
+            if (!g.is_durable()) { return; }
+            made = g.shed(n, bytes, by_rule) || made;
+            held_back = held_back || (!g.is_gone() && common_.room.over(g.account(), n, bytes));
+        });
+        if (held_back) { return false; } // then it is not published, and nobody else has to lose anything for it
+        each([&](group<T>& g) { made = (!g.is_durable() && g.shed(n, bytes, by_rule)) || made; });
         return made;
     }
     void note_timed(int p, offset o, duration expires) noexcept override {

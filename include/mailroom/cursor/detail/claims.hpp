@@ -84,7 +84,10 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
                 entry& e = *std::exchange(chain, chain->next);
                 e.next = nullptr;
                 if (n >= given) {
-                    if (c.options_.shares_bodies) { --e.holders; }
+                    if (c.options_.shares_bodies) {
+                        --e.holders;
+                        --e.turn;
+                    }
                     c.come_back(s, e, c.clock_.now());
                 }
                 c.let_go(s, e);

@@ -96,6 +96,8 @@ public:
     virtual std::uint32_t absent(offset /*first*/, const void* /*block*/) const noexcept { return 0; }
     /// How many of [first, last), which nobody has taken, are not.
     virtual std::uint64_t count_absent(offset /*first*/, offset /*last*/) const noexcept { return 0; }
+    /// From where on, at or after `next`, all messages are for this cursor; those between that are, are appended.
+    virtual offset all_from(offset next, std::vector<offset>& /*between*/) const { return next; }
     /// What the filter says. Called without the mutex; the body stays.
     virtual bool wants(const entry&) noexcept { return true; }
     virtual void release_block(offset first, void* block) noexcept = 0;
@@ -221,6 +223,10 @@ public:
     /// A claimed message of the lane may not be handed out now: it is delayed or expired. The index takes it.
     void divert(page& p, std::uint32_t i, bool sifted = true) noexcept;
 
+    /// Of a page one of whose words says `popped`: these slots were released, and are not settled after all. Unless the cursor was moved, or
+    /// its endpoint has gone, meanwhile.
+    void put_back(page& p, std::uint32_t popped, std::uint32_t slots) noexcept;
+
     /// Whether a claimed slot holds nothing for this cursor; it is released then.
     bool skip_absent(page& p, std::uint32_t i) noexcept {
         if (p.state[i].load(std::memory_order_relaxed) != lane_state::absent) [[likely]] { return false; }
@@ -234,12 +240,6 @@ public:
         filtered_.fetch_add(1, std::memory_order_relaxed);
         p.state[i].store(lane_state::released, std::memory_order_release);
     }
-    /// Who popped a message whose body is shared no longer looks at it. False: it was moved out of the lane meanwhile; `settle` knows.
-    static bool end_look(page& p, std::uint32_t i) noexcept {
-        std::uint64_t seen = lane_state::popped;
-        return p.state[i].compare_exchange_strong(seen, lane_state::of(lane_state::released), std::memory_order_acq_rel, std::memory_order_relaxed);
-    }
-
     /// Tries to settle a plain delivery; on success the caller ends the body and then stores `released`.
     static bool end_lease(page& p, std::uint32_t i) noexcept {
         auto& word = p.state[i];
@@ -316,8 +316,9 @@ public:
     /// Throws std::bad_alloc, then nothing has changed. One at a time.
     template <class Moved>
     void seek(offset to, Moved moved);
-    /// The lowest offset that is not settled; dead letters count as settled.
-    offset floor() noexcept;
+    /// Appends the offsets that are taken and not settled, in no order; dead letters count as settled. Answers the first that is not taken:
+    /// from there on nothing is settled. May throw std::bad_alloc.
+    offset unsettled(std::vector<offset>& before);
     /// Below this, all pages were opened.
     offset opened_until() const noexcept { return pages_until_.load(std::memory_order_relaxed); }
 
@@ -328,6 +329,8 @@ public:
     rest remaining() noexcept;
     /// Drops the oldest message that nobody holds. False: all are held.
     bool drop_oldest() noexcept;
+    /// When that was sent; never: there is none.
+    duration oldest_droppable() noexcept;
     /// How many messages nobody holds, and the bytes of those that somebody does.
     struct drop_outlook {
         std::size_t messages;

@@ -190,6 +190,21 @@ inline void cursor::divert(page& p, std::uint32_t i, bool sifted) noexcept {
     } catch (...) { defer(p, i, 0); }
 }
 
+inline void cursor::put_back(page& p, std::uint32_t popped, std::uint32_t slots) noexcept {
+    session s(*this);
+    if (p.state[popped].load(std::memory_order_acquire) != lane_state::popped) { return; }
+    const duration now = clock_.now();
+    for (std::uint32_t i = 0; i < span; ++i) {
+        if ((slots >> i & 1u) == 0) { continue; }
+        try {
+            entry* const e = make_entry(p, i, host_.look(p.block, i));
+            e->unsifted = false;
+            p.state[i].store(lane_state::to(e), std::memory_order_release);
+            index_.enter(*e, now, e->due, false);
+        } catch (...) { defer(p, i, 0); }
+    }
+}
+
 /// Takes what lies in the lane below `until` into the index, and answers the last that has not expired. May throw std::bad_alloc;
 /// nothing is lost then.
 inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
