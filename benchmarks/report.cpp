@@ -210,7 +210,7 @@ constexpr const char* tokens = "moodycamel + tokens";
 constexpr const char* locked = "mutex + deque + condvar";
 constexpr const char* popped = "send, pop";
 constexpr const char* received = "send, receive, ack";
-constexpr const char* published = "publish, pop";
+constexpr const char* published = "publish, pop_each 64";
 constexpr const char* each_copy = "a moodycamel each, copies";
 constexpr const char* each_share = "a moodycamel each, shared_ptr";
 
@@ -255,6 +255,8 @@ const auto& claims() {
         {"topic to 8 subscribers, 16 B, a thread each", "fan_threads_pinned_1P8S", published, each_copy, 1.5, 3},
         {"topic to 32 subscribers, 16 B, pinned", "fan_small_pinned_1P32S", published, each_copy, 1.8, 4},
         {"topic to 32 subscribers, 16 B, unpinned", "fan_small_unpinned_1P32S", published, each_copy, 1.8, 4},
+        {"the same to 8 subscribers, pinned, by `pop`", "fan_small_pinned_1P8S", "publish, pop", each_copy, 1.5, 3},
+        {"the same to 32 subscribers, pinned, by `pop`", "fan_small_pinned_1P32S", "publish, pop", each_copy, 1.8, 4},
         {"topic to 8 subscribers, 1 KiB, pinned", "fan_large_pinned_1P8S", published, each_share, 1.6, 0},
         {"topic to 8 subscribers, 1 KiB, one thread", "fan_alone_large", published, each_share, 1.6, 0},
         {"topic to 8 subscribers, 1 KiB, 4 publishers", "fan_many_large_pinned_4P8S", published, each_share, 1.6, 0},

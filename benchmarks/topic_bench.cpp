@@ -36,6 +36,7 @@ template <class Body>
 void one_by_one(results& all, const std::string& what, const std::string& size, const std::string& baseline, const fan& f) {
     std::vector<contestant> who {
         fanning<Body, topic_popped<Body>>("publish, pop", f), fanning<Body, topic_received<Body>>("publish, receive, ack", f),
+            fanning<Body, topic_read_in_place<Body, batch>>("publish, pop_each 64", f),
             fanning<Body, topic_popped_in_batches<Body, batch>>("publish, pop_many 64", f),
             fanning<Body, topic_received_in_batches<Body, batch>>("publish, receive_many 64, ack", f),
             fanning<Body, observers<Body>>("mutex + a deque each", f),
@@ -52,7 +53,8 @@ void one_by_one(results& all, const std::string& what, const std::string& size, 
 
 void in_batches(results& all, const fan& f) {
     all.contest({{name_of("fan_batch", f), "16 bytes, 64 by 64, " + how(f), "M publishes/s", "a moodycamel bulk each, copies"}}, {
-        fanning<small, published_in_batches<topic_popped_in_batches<small, batch>>>("publish_many, pop_many", f),
+        fanning<small, published_in_batches<topic_read_in_place<small, batch>>>("publish_many, pop_each", f),
+            fanning<small, published_in_batches<topic_popped_in_batches<small, batch>>>("publish_many, pop_many", f),
             fanning<small, published_in_batches<topic_received_in_batches<small, batch>>>("publish_many, receive_many, ack", f),
 #if MAILROOM_BENCH_MOODYCAMEL
             fanning<small, moody_each_in_batches<small, batch>>("a moodycamel bulk each, copies", f),
@@ -66,6 +68,7 @@ void alone(results& all, const std::string& what, const std::string& size, const
     all.contest({{what, size + ", 8 subscribers, one thread: publish 256, then drain each", "M publishes/s", baseline}}, {
         fanning_alone<Body, topic_popped<Body>>("publish, pop", subscribers, messages),
             fanning_alone<Body, topic_received<Body>>("publish, receive, ack", subscribers, messages),
+            fanning_alone<Body, topic_read_in_place<Body, batch>>("publish, pop_each 64", subscribers, messages),
             fanning_alone<Body, topic_popped_in_batches<Body, batch>>("publish, pop_many 64", subscribers, messages),
             fanning_alone<Body, topic_received_in_batches<Body, batch>>("publish, receive_many 64, ack", subscribers, messages),
             fanning_alone<Body, observers<Body>>("mutex + a deque each", subscribers, messages),

@@ -93,6 +93,19 @@ struct topic_received_in_batches : our_topic<Body> {
     };
 };
 
+/// In place, without a message or a delivery for each.
+template <class Body, std::size_t Batch>
+struct topic_read_in_place : our_topic<Body> {
+    using our_topic<Body>::our_topic;
+    struct subscriber : our_topic<Body>::subscriber {
+        using our_topic<Body>::subscriber::subscriber;
+        template <class Use>
+        std::size_t take(Use use) {
+            return this->from.pop_each([&use](const Body& b) { use(b); }, Batch);
+        }
+    };
+};
+
 /// The same with publish_many.
 template <class Topic>
 struct published_in_batches : Topic {

@@ -59,11 +59,14 @@ struct queue_options {
 
 namespace detail {
 
-inline void check_retry(const retry_policy& p) {
-    if (p.initial < duration::zero()) { fail(errc::invalid, "retry.initial is negative"); }
-    if (p.maximum < duration::zero()) { fail(errc::invalid, "retry.maximum is negative"); }
-    if (!(p.multiplier >= 1 && p.multiplier <= 1e9)) { fail(errc::invalid, "retry.multiplier is outside 1..1e9"); }
-    if (!(p.jitter >= 0 && p.jitter <= 1)) { fail(errc::invalid, "retry.jitter is outside 0..1"); }
+inline void check_retry(const retry_policy& p, const char* options) {
+    const auto require = [options](bool holds, const char* otherwise) {
+        if (!holds) { fail(errc::invalid, std::string(options) + ".retry." + otherwise); }
+    };
+    require(p.initial >= duration::zero(), "initial is negative");
+    require(p.maximum >= duration::zero(), "maximum is negative");
+    require(p.multiplier >= 1 && p.multiplier <= 1e9, "multiplier is outside 1..1e9");
+    require(p.jitter >= 0 && p.jitter <= 1, "jitter is outside 0..1");
 }
 
 /// Throws errc::invalid for options outside what is allowed.
@@ -77,7 +80,7 @@ void check_options(const queue_options<T>& o) {
     require(o.priorities >= 1 && o.priorities <= 10, "queue_options.priorities is outside 1..10 levels");
     require(o.overflow <= overflow::drop_newest, "queue_options.overflow is none of block, reject, drop_oldest, drop_newest");
     require(o.deduplicate.window >= duration::zero(), "queue_options.deduplicate.window is negative; zero switches it off");
-    check_retry(o.retry);
+    check_retry(o.retry, "queue_options");
 }
 
 } // namespace detail
@@ -162,7 +165,7 @@ struct subscribe_options {
     std::function<bool(const T&, const properties&)> filter = nullptr; ///< false, or an exception: not for this subscription. Called without a lock
     duration lease = std::chrono::seconds(30); ///< how long a receiver may take before the message goes to another; 0: for ever
     retry_policy retry = retry_policy();
-    std::size_t max_in_flight = 0; ///< messages handed out and not settled, of each partition
+    std::size_t max_in_flight = 0; ///< messages handed out and not settled
     mailroom::slow slow = mailroom::slow::drop_oldest;
     duration expires_after = duration::zero(); ///< a durable subscription nobody has used for so long is forgotten; 0: never
 };
@@ -189,7 +192,7 @@ void check_options(const subscribe_options<T>& o) {
     require(o.mode <= sharing::partitioned, "subscribe_options.mode is none of exclusive, failover, shared, keyed, partitioned");
     require(o.slow <= slow::disconnect, "subscribe_options.slow is neither drop_oldest nor disconnect");
     require(o.expires_after >= duration::zero(), "subscribe_options.expires_after is negative; zero means never");
-    check_retry(o.retry);
+    check_retry(o.retry, "subscribe_options");
 }
 
 } // namespace detail

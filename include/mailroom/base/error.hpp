@@ -118,6 +118,7 @@ union [[gnu::visibility("default")]] category_holder {
 
 /// What is thrown for what is not expected in normal running. `code()` says which errc, `what()` a sentence for a
 /// person.
+// clang-format off: it takes the attribute for something else
 class [[gnu::visibility("default")]] error
     : public std::
       system_error{public : explicit error(errc code) : std::system_error(make_error_code(code)){} error(errc code, std::string_view sentence) :
@@ -139,6 +140,7 @@ class [[gnu::visibility("default")]] error
 [[nodiscard]] friend bool operator==(const error& e, errc expected) noexcept { return e.kind() == expected; }
 }
 ;
+// clang-format on
 
 namespace detail {
 

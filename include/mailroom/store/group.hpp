@@ -81,7 +81,9 @@ public:
         cursor_options how;
         how.lease = o.lease;
         how.retry = o.retry;
-        how.max_in_flight = o.max_in_flight;
+        const bool is_one = topic.partitions().size() == 1;
+        how.max_in_flight = is_one ? o.max_in_flight : 0;
+        how.limited_together = !is_one && o.max_in_flight != 0;
         how.ordered_by_key = o.mode == sharing::keyed || o.mode == sharing::partitioned;
         how.drops_oldest = topic.common().room.limited();
         how.filtered = static_cast<bool>(o.filter);
@@ -125,6 +127,30 @@ public:
     topic_base<T>& topic() const noexcept { return topic_; }
     quota::account& account() noexcept { return account_; }
     std::vector<std::unique_ptr<tap<T>>>& taps() noexcept { return taps_; }
+    /// Whether what is in flight is bounded for all partitions together; and how many more may be claimed.
+    bool limits_together() const noexcept { return options_.max_in_flight != 0 && taps_.size() > 1; }
+    std::size_t may_claim() noexcept {
+        const std::lock_guard lock(claiming_);
+        return may_claim_locked();
+    }
+    /// Claims by `claim(n)`, up to `max` but within the bound, which counts what others are about to claim.
+    template <class Claim>
+    std::size_t claim_within(std::size_t max, Claim claim) {
+        struct reservation {
+            group& g;
+            std::size_t n;
+            ~reservation() {
+                const std::lock_guard lock(g.claiming_);
+                g.reserved_ -= n;
+            }
+        };
+        std::unique_lock lock(claiming_);
+        const std::size_t n = std::min(max, may_claim_locked());
+        reserved_ += n;
+        lock.unlock();
+        const reservation held{*this, n};
+        return n != 0 ? claim(n) : 0;
+    }
     std::size_t members() const noexcept {
         const std::lock_guard lock(admin_);
         return members_.size();
@@ -357,6 +383,11 @@ private:
         return quiet_.load(std::memory_order_seq_cst) != 0; // he will look at `pending_` after this
     }
 
+    std::size_t may_claim_locked() noexcept {
+        std::size_t taken = reserved_;
+        for (auto& t : taps_) { taken += t->state().leased(); }
+        return taken < options_.max_in_flight ? options_.max_in_flight - taken : 0;
+    }
     std::uint32_t free_number() const noexcept;
     // Of all partitions, the oldest message that nobody holds.
     bool drop_oldest() noexcept {
@@ -412,6 +443,9 @@ private:
     std::atomic<std::uint32_t> quiet_{0};
     std::atomic<bool> pending_{false};
     std::atomic<std::uint32_t> active_{0}; // the number of the member that came first
+
+    std::mutex claiming_;      // for a few instructions more
+    std::size_t reserved_ = 0; // so many are about to be claimed
 
     std::mutex roll_;     // for a few instructions: to find who waits
     wait_list receivers_; // where any may take any message; otherwise each member has its own

@@ -35,6 +35,9 @@ public:
     /// Up to `max` deliveries to `sink(x)`, which may not throw; x converts to a delivery<T>, once. Never waits.
     template <class Sink>
     std::size_t take(std::size_t max, Sink sink) {
+        if (group_.limits_together()) {
+            return group_.claim_within(max, [&](std::size_t n) { return from_any([&](tap<T>& t) { return t.take(n, sink, number_); }); });
+        }
         return from_any([&](tap<T>& t) { return t.take(max, sink, number_); });
     }
     /// Up to `max` messages, settled, to `sink(x)`; x converts to a message<T>, once. Never waits.
@@ -63,6 +66,7 @@ public:
         if (is_gone()) { return true; }
         if (next_due() <= time().now()) { return true; }
         if (group_.options().mode == sharing::failover && !is_active()) { return false; }
+        if (group_.limits_together() && group_.may_claim() == 0) { return false; }
         const bool exactly = !group_.any_takes_any() && group_.options().mode != sharing::failover;
         return std::any_of(group_.taps().begin(), group_.taps().end(),
                            [&](const auto& t) { return t->may_have() && (!exactly || t->may_have(number_)); });
@@ -98,6 +102,7 @@ private:
     bool is_gone() const noexcept { return left_.load(std::memory_order_acquire) || group_.is_gone(); }
     bool is_active() const noexcept { return group_.active_.load(std::memory_order_acquire) == number_; }
     bool may_have_something() const noexcept {
+        if (group_.limits_together()) { return may_have(); }
         return std::any_of(group_.taps().begin(), group_.taps().end(), [](const auto& t) { return t->may_have(); });
     }
     wait_list& waiters() noexcept { return group_.any_takes_any() ? group_.receivers_ : receivers_; }
@@ -183,8 +188,9 @@ void group<T>::hand_over(std::uint32_t gone) noexcept {
     switch (options_.mode) {
     case sharing::failover:
         if (active_.load(std::memory_order_relaxed) != gone) { return; }
+        for (auto& t : taps_) { t->state().lapse(); } // before the next one may receive, for its leases are not meant
         active_.store(members_.empty() ? 0 : members_.front()->number_, std::memory_order_release);
-        break;
+        return;
     case sharing::shared:
         if (!members_.empty()) { return; } // nobody knows what was whose
         break;

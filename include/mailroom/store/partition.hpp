@@ -27,7 +27,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -120,6 +119,7 @@ public:
     }
 
     /// Calls `fn(offset, const block<T>&, slot index)` for each message that is there in [first, last), in order, as long as it answers true.
+    /// Without foreign code; who calls it without a lock reaps afterwards.
     template <class Fn>
     void look_through(offset first, offset last, Fn fn) {
         for (offset o = first; o < last;) {
@@ -137,7 +137,6 @@ public:
             if (!more) { return; }
             o = end;
         }
-        reap();
     }
 
     /// Leaves a block, which may end with that at the next `reap`.
@@ -313,7 +312,8 @@ private:
     bool keep_last(slot_block& b) noexcept {
         if (!holds_last(b, retained_ << span_bits)) { return false; }
         try {
-            compacted_.emplace(retained_, &b);
+            compacted_.push_back(&b);
+            stream_.seal(&b);
         } catch (...) { return false; } // no memory to keep it with
         return true;
     }
@@ -329,17 +329,19 @@ private:
     // Goes through some of the compacted blocks, in turn.
     void leave_superseded() noexcept {
         for (std::size_t n = std::min(compacted_.size(), 4 + compacted_.size() / 8); n != 0; --n) {
-            auto at = compacted_.lower_bound(compact_next_);
-            if (at == compacted_.end()) { at = compacted_.begin(); }
-            const auto [s, b] = *at;
-            compact_next_ = s + 1;
-            if (holds_last(*b, s << span_bits)) { continue; }
-            compacted_.erase(at);
-            release(b);
+            if (compact_next_ >= compacted_.size()) { compact_next_ = 0; }
+            slot_block* const b = compacted_[compact_next_];
+            if (holds_last(*b, b->first)) {
+                ++compact_next_;
+            } else {
+                compacted_.erase(compacted_.begin() + static_cast<std::ptrdiff_t>(compact_next_));
+                release(b);
+            }
         }
     }
     void release(slot_block* b) noexcept {
-        if (stream_.seal(b)) { doom(b); }
+        stream_.seal(b);
+        leave(b);
     }
 
     partition_owner& owner_;
@@ -354,8 +356,8 @@ private:
     std::uint64_t sealed_ = 0;                        // spans below are written, and were looked at
     std::uint64_t sealed_bytes_ = 0;                  // of [retained_, sealed_)
     std::unordered_map<std::string, offset> last_of_; // the last message of each key, of what is sealed
-    std::map<std::uint64_t, slot_block*> compacted_;  // what only the last messages of keys keep, by span
-    std::uint64_t compact_next_ = 0;
+    std::vector<slot_block*> compacted_;              // what only the last messages of keys keep, in order
+    std::size_t compact_next_ = 0;
 };
 
 } // namespace mailroom::detail

@@ -19,7 +19,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -113,6 +112,7 @@ public:
             auto* const m = new member<T>(*g);
             try {
                 g->join(*m);
+                for (auto& p : partitions_) { p->reap(); }
                 return m;
             } catch (const error& e) {
                 m->unrefer();
@@ -142,7 +142,11 @@ public:
 
     // --------------------------------------------------------------------------------------------------------------------- the whole
 
-    offset first_offset(std::size_t p) { return contents_of(p, everybody()).first(); }
+    offset first_offset(std::size_t p) {
+        const offset first = contents_of(p, everybody()).first();
+        partitions_[p]->reap();
+        return first;
+    }
 
     stats statistics() {
         expire();
@@ -175,6 +179,7 @@ public:
                 s.bytes += b.size_of(at);
                 return true;
             });
+            p.reap();
         }
         return s;
     }

@@ -51,7 +51,7 @@ struct block {
     offset first = 0;
     // Guarded by the stream's mutex; a stream with one reader needs neither.
     std::uint32_t tenants = 0; // who need it yet: readers, and whoever retains messages
-    bool sealed = false;       // it is written, and no longer retained
+    bool sealed = false;       // it is written
     std::array<slot<T>, span> slots;
     sizes<T> weight;
 

@@ -29,9 +29,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 namespace mailroom::detail {
 
@@ -51,7 +51,7 @@ public:
     /// Frees the blocks; the bodies in them must have ended.
     ~stream() {
         for (std::uint64_t s = blocks_.lowest(); s != blocks_.highest(); ++s) { delete blocks_.in_span(s); }
-        for (const auto& [s, b] : aside_) { delete b; }
+        for (const block<T>* const b : aside_) { delete b; }
     }
 
     offset head() const noexcept { return head_.load(std::memory_order_acquire) >> head_shift; }
@@ -163,13 +163,10 @@ public:
         remove(*b);
         return true;
     }
-    /// Whoever retains messages leaves a block that is written.
-    [[nodiscard]] bool seal(block<T>* b) noexcept {
-        {
-            const std::lock_guard lock(mutex_);
-            b->sealed = true;
-        }
-        return leave(b);
+    /// A block is written: no sender will look it up.
+    void seal(block<T>* b) noexcept {
+        const std::lock_guard lock(mutex_);
+        b->sealed = true;
     }
     void recycle(block<T>* b) noexcept {
         block<T>* surplus = nullptr;
@@ -182,7 +179,7 @@ public:
     /// Before this, no block is there.
     offset lowest() const noexcept {
         const std::lock_guard lock(mutex_);
-        return (aside_.empty() ? blocks_.lowest() : aside_.begin()->first) << span_bits;
+        return aside_.empty() ? blocks_.lowest() << span_bits : aside_.front()->first;
     }
     /// From here on no block is missing.
     offset gone_until() const noexcept {
@@ -194,30 +191,34 @@ private:
     block<T>* installed(offset first) const noexcept {
         const std::uint64_t s = span_of(first);
         if (s >= blocks_.lowest() && s < blocks_.highest()) { return blocks_.in_span(s); }
-        const auto at = aside_.find(s);
-        return at != aside_.end() ? at->second : nullptr;
+        const auto at = aside_place(first);
+        return at != aside_.end() && span_of((*at)->first) == s ? *at : nullptr;
     }
     template <class Fn>
     void each_block_from(offset from, Fn fn) noexcept {
-        for (auto at = aside_.lower_bound(span_of(from)); at != aside_.end(); ++at) { fn(*at->second); }
+        for (auto at = aside_place(from); at != aside_.end(); ++at) { fn(**at); }
         for (std::uint64_t s = std::max(span_of(from), blocks_.lowest()); s < blocks_.highest(); ++s) {
             if (block<T>* const b = blocks_.in_span(s)) { fn(*b); }
         }
     }
+    auto aside_place(offset from) const noexcept {
+        return std::lower_bound(aside_.begin(), aside_.end(), span_of(from),
+                                [](const block<T>* b, std::uint64_t s) { return span_of(b->first) < s; });
+    }
     void remove(const block<T>& b) noexcept {
         blocks_.remove(b.first, &b);
-        const auto at = aside_.find(span_of(b.first));
-        if (at != aside_.end()) { aside_.erase(at); }
+        const auto at = aside_place(b.first);
+        if (at != aside_.end() && *at == &b) { aside_.erase(at); }
         gone_until_ = std::max(gone_until_, b.first + span);
     }
-    /// Something old would make the directory grow for ever: blocks at its lower end go to the map, from where senders need none. May throw
+    /// Something old would make the directory grow for ever: sealed blocks at its lower end go to a list. May throw
     /// std::bad_alloc.
     void set_aside_oldest(offset wanted) {
         while (blocks_.is_full_for(wanted)) {
             const std::uint64_t s = blocks_.lowest();
             block<T>* const b = blocks_.in_span(s);
             if (b == nullptr || !b->sealed) { return; }
-            aside_.emplace(s, b);
+            aside_.push_back(b); // blocks leave the directory from its lower end: the order holds
             blocks_.remove(s << span_bits, b);
         }
     }
@@ -254,8 +255,8 @@ private:
     directory<block<T>> blocks_;
     mutable brief_mutex mutex_; // directory, spare blocks, tenants
     recycler<block<T>> spare_;
-    std::map<std::uint64_t, block<T>*> aside_; // old ones, by span
-    std::uint32_t tenants_;                    // of a new block
+    std::vector<block<T>*> aside_; // old ones, in order
+    std::uint32_t tenants_;        // of a new block
     offset gone_until_ = 0;
 };
 

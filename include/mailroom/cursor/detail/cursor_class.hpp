@@ -59,13 +59,14 @@ struct cursor_options {
     bool ordered_by_key = false;
     std::size_t max_dead = 0; // zero: unlimited
     bool drops_oldest = false;
-    offset begin = 0;             // what lies before is not for this cursor
-    bool shares_bodies = false;   // they belong to the log: this cursor neither moves nor ends them
-    bool filtered = false;        // the host is asked which messages are wanted
-    bool assigned = false;        // one member at a time may claim: see `assign`
-    key_shares* shares = nullptr; // members claim by key
+    offset begin = 0;              // what lies before is not for this cursor
+    bool shares_bodies = false;    // they belong to the log: this cursor neither moves nor ends them
+    bool filtered = false;         // the host is asked which messages are wanted
+    bool limited_together = false; // what is in flight is bounded for several cursors together: each that comes back is news to all
+    bool assigned = false;         // one member at a time may claim: see `assign`
+    key_shares* shares = nullptr;  // members claim by key
 
-    bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0 || assigned; }
+    bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0 || assigned || limited_together; }
 };
 
 /// What a cursor asks of the store it belongs to. Called under the cursor's mutex unless said otherwise.
@@ -309,6 +310,11 @@ public:
     /// message, but not extended.
     void lapse() noexcept;
     void lapse(std::uint32_t claimant) noexcept;
+    /// How many of the index are leased; where it is always used: how many are in flight.
+    std::size_t leased() noexcept {
+        const std::lock_guard lock(mutex_);
+        return index_.count().leased;
+    }
     /// The same as `may_have`, for one claimant, exactly.
     bool may_have(offset head, std::uint32_t claimant) noexcept;
     /// Moves on, or back, to `to`: nothing handed out before counts any more. `moved(from, opened)`, under the mutex, is told where it stood and

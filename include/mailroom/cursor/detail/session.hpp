@@ -8,7 +8,9 @@ namespace mailroom::detail {
 /// The mutex, and what has to wait until it is free: foreign destructors, wakes.
 class cursor::session {
 public:
-    explicit session(cursor& c) noexcept : c_(c), lock_(c.mutex_), shut_before_(c.index_state_.load(std::memory_order_relaxed) == index_shut) {}
+    explicit session(cursor& c) noexcept
+        : c_(c), lock_(c.mutex_), shut_before_(c.index_state_.load(std::memory_order_relaxed) == index_shut),
+          leased_before_(c.index_.count().leased) {}
     session(const session&) = delete;
     session& operator=(const session&) = delete;
 
@@ -104,7 +106,7 @@ private:
         if (next < before || c_.closing_.load(std::memory_order_relaxed)) { return SIZE_MAX; } // all look again
         if (shut) { return 0; }
         if (c_.owner_ != c_.wanted_ && c_.index_.count().leased == 0) { return SIZE_MAX; } // the new one may begin
-        if (shut_before_) { return SIZE_MAX; }
+        if (shut_before_ || (c_.options_.limited_together && c_.index_.count().leased < leased_before_)) { return SIZE_MAX; }
         return eligible;
     }
 
@@ -116,6 +118,7 @@ private:
     std::int64_t bytes_ = 0;
     bool died_ = false;
     const bool shut_before_;
+    const std::size_t leased_before_;
 };
 
 } // namespace mailroom::detail
