@@ -55,6 +55,7 @@ enum class end { held, ack, pop, reject, back, dropped }; // back: nacked or rel
 struct hold {
     int message = 0; // its number
     int member = 0;
+    std::uint32_t attempt = 1;              // 0: not known
     moment asked = 0, got = 0;              // before and after the call that gave it
     moment let_go = never;                  // before the call that settled it; popped: `asked`
     moment gone = never;                    // after that
@@ -130,8 +131,9 @@ private:
         static constexpr std::array names{"held", "acked", "popped", "rejected", "given back", "dropped"};
         std::ostringstream text;
         text << "message " << x.message << " (key " << message(x).key << ", " << message(x).partition << ":" << message(x).at << ") of member "
-             << x.member << " [asked " << x.asked << ", got " << x.got << ", let go " << x.let_go << ", " << names[static_cast<std::size_t>(x.how)]
-             << (x.said ? " yes" : " no") << ", clock " << x.asked_at / 1ms << ".." << x.got_at / 1ms << " ms";
+             << x.member << ", attempt " << x.attempt << " [asked " << x.asked << ", got " << x.got << ", let go " << x.let_go << ", "
+             << names[static_cast<std::size_t>(x.how)] << (x.said ? " yes" : " no") << ", clock " << x.asked_at / 1ms << ".." << x.got_at / 1ms
+             << " ms";
         if (x.extended != never) { text << ", extended " << x.extending << ".." << x.extended << " at " << x.extended_at / 1ms << " ms"; }
         text << "]";
         return text.str();
@@ -236,6 +238,7 @@ private:
         for (auto& [partition, list] : firsts) {
             std::sort(list.begin(), list.end(), [&](const hold* a, const hold* b) { return message(*a).at < message(*b).at; });
             for (std::size_t i = 0; i < list.size(); ++i) {
+                if (list[i]->attempt != 1) { continue; } // its lease ended before while a filter was asked, and nobody saw it
                 for (std::size_t k = i + 1; k < list.size(); ++k) {
                     // All that were given the earlier one asked for it when the later one was out already.
                     const auto& earlier = of_message_[static_cast<std::size_t>(list[i]->message)];
@@ -480,6 +483,7 @@ private:
                 h.gone = h.got;
                 h.how = end::pop;
                 h.said = true;
+                h.attempt = s_.filters_ ? 0 : 1;
                 holds_.push_back(h);
             }
         }
@@ -513,6 +517,7 @@ private:
         }
         void note(hold h, delivery&& d) {
             got(h, d->value());
+            h.attempt = d.attempt();
             holds_.push_back(h);
             held_.push_back({std::move(d), holds_.size() - 1});
         }
@@ -585,7 +590,7 @@ private:
                     continue;
                 }
                 quiet = 0;
-                h.got = now(), h.got_at = clock_.now(), h.message = (*d)->value();
+                h.got = now(), h.got_at = clock_.now(), h.message = (*d)->value(), h.attempt = d->attempt();
                 settle(h, *d, 0);
                 h_.holds.push_back(h);
             }

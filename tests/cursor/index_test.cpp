@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -245,7 +246,10 @@ TEST_CASE("index: random moves keep counts, order and keys right") {
                 eligible += e->where == place::ready;
                 if (e->group != nullptr && e->where != place::waiting) { ++current[e->group->key]; }
                 if (e->where != place::leased) { oldest = std::min(oldest, o); }
-                if (e->where == place::ready && (best == nullptr || e->level > best->level || (e->level == best->level && e->offset < best->offset))) { best = e; }
+                if (e->where == place::ready &&
+                    (best == nullptr || e->level > best->level || (e->level == best->level && e->offset < best->offset))) {
+                    best = e;
+                }
             }
             const auto& c = x.i.count();
             bool right = c.ready == ready && c.parked == parked && c.leased == leased && x.i.eligible() == eligible && x.i.best() == best &&
@@ -257,5 +261,198 @@ TEST_CASE("index: random moves keep counts, order and keys right") {
             }
         }
         return true;
+    });
+}
+
+// ------------------------------------------------------------------------------------------------------------------- members share by key
+
+namespace {
+
+struct shared_index {
+    mailroom::detail::key_shares shares;
+    index i{1, true, false, &shares};
+
+    explicit shared_index(std::uint16_t members) {
+        for (std::uint16_t m = 1; m <= members; ++m) { join(m); }
+    }
+    void join(std::uint16_t m) {
+        i.make_level(m);
+        shares.join(m);
+    }
+    void leave(std::uint16_t m) {
+        shares.leave(m);
+        i.clear_level(m);
+    }
+    entry& enter(offset o, std::uint64_t key, duration when = none) {
+        entry& e = *i.make(o, key);
+        i.enter(e, 0s, when, true);
+        return e;
+    }
+    void end(entry& e) {
+        i.take_out(e);
+        i.leave_group(e, 0s);
+        i.forget(e);
+        i.recycle(e);
+    }
+    std::vector<offset> order(std::uint32_t member) {
+        std::vector<offset> all;
+        while (entry* const e = i.best_for(member)) {
+            all.push_back(e->offset);
+            end(*e);
+        }
+        return all;
+    }
+    // Keys that belong to these members, as they turn up.
+    std::uint64_t key_of(std::uint16_t member) {
+        std::uint64_t key = 1;
+        while (shares.owner_of(key) != member || taken.count(key) != 0) { key += 2; }
+        taken[key] = member;
+        return key;
+    }
+    std::map<std::uint64_t, std::uint16_t> taken;
+};
+
+} // namespace
+
+TEST_CASE("index: each member gets what its keys have and what has none, the lowest offset first") {
+    shared_index x(2);
+    const std::uint64_t one = x.key_of(1), two = x.key_of(2), other = x.key_of(1);
+    x.enter(0, two);
+    x.enter(1, one);
+    x.enter(2, 0);
+    x.enter(3, other);
+    x.enter(4, one); // behind 1
+    CHECK(x.i.best_for(1)->offset == 1);
+    CHECK(x.i.best_for(2)->offset == 0);
+    CHECK(x.i.best_for(3)->offset == 2); // who has no keys, and whom nobody knows
+    CHECK(x.i.has_for(1));
+    CHECK(x.order(1) == offsets{1, 2, 3, 4});
+    CHECK(!x.i.has_for(1));
+    CHECK(x.i.best_for(1) == nullptr);
+    CHECK(x.order(2) == offsets{0});
+    CHECK(x.i.eligible() == 0);
+    CHECK(x.i.count().ready == 0);
+}
+
+TEST_CASE("index: what is ready for a member that leaves goes to those its keys go to, in order") {
+    shared_index x(2);
+    const std::uint64_t one = x.key_of(1), more = x.key_of(1), two = x.key_of(2);
+    x.enter(0, one);
+    x.enter(1, two);
+    x.enter(2, more);
+    x.enter(3, one);
+    CHECK(x.i.best_for(2)->offset == 1);
+    x.leave(1);
+    CHECK(x.i.best_for(1) == nullptr);
+    CHECK(!x.i.has_for(1));
+    CHECK(x.i.count().ready == 4);
+    CHECK(x.i.eligible() == 3);
+    CHECK(x.order(2) == offsets{0, 1, 2, 3});
+    x.i.clear_level(9); // a member nobody knows
+}
+
+TEST_CASE("index: without members what has a key waits for the first who comes") {
+    shared_index x(1);
+    const std::uint64_t one = x.key_of(1);
+    x.enter(0, one);
+    x.enter(2, 0);
+    x.leave(1);
+    const std::uint64_t fresh = one + 1000;
+    x.enter(1, fresh);
+    CHECK(x.i.eligible() == 3);
+    CHECK(x.i.has_for(2)); // perhaps: nobody has asked whose it is
+    x.join(2);
+    x.join(3);
+    std::map<std::uint32_t, offsets> got;
+    for (std::uint32_t m = 2; m <= 3; ++m) {
+        while (entry* const e = x.i.best_for(m)) {
+            got[m].push_back(e->offset);
+            const std::uint16_t owner = e->group != nullptr ? x.shares.owner_of(e->group->key) : std::uint16_t{0};
+            CHECK((owner == 0 || owner == m));
+            x.end(*e);
+        }
+    }
+    CHECK(got[2].size() + got[3].size() == 3);
+    CHECK(std::is_sorted(got[2].begin(), got[2].end()));
+    CHECK(std::is_sorted(got[3].begin(), got[3].end()));
+}
+
+TEST_CASE("index: what was leased when its member left is the heir's when it comes back") {
+    shared_index x(2);
+    const std::uint64_t one = x.key_of(1);
+    entry& e = x.enter(0, one);
+    x.enter(1, one);
+    x.i.take_out(e);
+    x.i.lease(e, 9s);
+    CHECK(x.i.best_for(1) == nullptr);
+    x.leave(1);
+    CHECK(x.i.best_for(2) == nullptr); // the key is held
+    x.i.take_out(e);
+    x.i.enter(e, 0s, none, false);
+    CHECK(x.order(2) == offsets{0, 1});
+}
+
+TEST_CASE("index: random keys and members: whoever asks gets the oldest of what is his, and of a key one at a time") {
+    support::for_each_seed(200, [](std::uint64_t seed) {
+        support::dice dice(seed);
+        shared_index x(0);
+        std::vector<std::uint16_t> members;
+        struct message {
+            std::uint64_t key;
+            bool out;
+        };
+        std::map<offset, message> all;
+        offset next = 0;
+        bool right = true;
+        for (int step = 0; step < 500 && right; ++step) {
+            const unsigned what = dice.below(10);
+            if (what < 4) {
+                const std::uint64_t key = dice.percent(15) ? 0 : 1 + 2 * dice.below(12);
+                x.enter(next, key);
+                all[next++] = {key, false};
+            } else if (what == 4 && members.size() < 4) {
+                std::uint16_t m = 1;
+                while (std::find(members.begin(), members.end(), m) != members.end()) { ++m; }
+                members.push_back(m);
+                x.join(m);
+            } else if (what == 5 && !members.empty() && dice.percent(50)) {
+                const auto at = members.begin() + dice.between(0, static_cast<int>(members.size()) - 1);
+                const std::uint16_t m = *at;
+                members.erase(at);
+                x.leave(m);
+            } else if (what < 8 && !members.empty()) {
+                const std::uint16_t m = members[dice.below(static_cast<unsigned>(members.size()))];
+                offset expected = mailroom::no_offset; // the first that is free: of each key, the first that is there
+                std::map<std::uint64_t, bool> seen;
+                for (const auto& [o, one] : all) {
+                    if (one.key == 0 ? one.out : std::exchange(seen[one.key], true)) { continue; }
+                    if (one.out || (one.key != 0 && x.shares.owner_of(one.key) != m)) { continue; }
+                    expected = o;
+                    break;
+                }
+                entry* const e = x.i.best_for(m);
+                right = e == nullptr ? expected == mailroom::no_offset : e->offset == expected;
+                if (e != nullptr && right) {
+                    x.i.take_out(*e);
+                    x.i.lease(*e, 9s);
+                    all[e->offset].out = true;
+                }
+            } else {
+                for (auto& [o, one] : all) {
+                    if (!one.out || !dice.percent(50)) { continue; }
+                    entry& e = *x.i.find(o);
+                    if (dice.percent(60)) {
+                        x.end(e);
+                        all.erase(o);
+                        break;
+                    }
+                    x.i.take_out(e);
+                    x.i.enter(e, 0s, none, false);
+                    one.out = false;
+                }
+            }
+            if (!right) { FAIL_CHECK("MAILROOM_TEST_SEED=", seed, " at step ", step); }
+        }
+        return right;
     });
 }

@@ -89,6 +89,7 @@ public:
         how.filtered = static_cast<bool>(o.filter);
         how.assigned = o.mode == sharing::partitioned;
         how.shares = o.mode == sharing::keyed ? &shares_ : nullptr;
+        owners_.resize(topic.partitions().size());
         const std::vector<contents> there = topic.look_around();
         const auto make = [&] {
             std::vector<beginning> places = topic.find(o.from, there);
@@ -114,7 +115,6 @@ public:
             }
             throw;
         }
-        owners_.resize(taps_.size());
         topic_.refer();
     }
 

@@ -146,7 +146,10 @@ void group<T>::join(member<T>& m) {
     }
     constexpr std::size_t most = std::numeric_limits<std::uint16_t>::max() - 1;
     if (members_.size() >= most) { fail(errc::full, "a subscription has at most 65534 members"); }
-    members_.reserve(members_.size() + 1);
+    {
+        const std::lock_guard lock(roll_);
+        members_.reserve(members_.size() + 1);
+    }
     roster_.reserve(members_.size() + 1);
     loads_.resize(members_.size() + 1);
     m.number_ = free_number();

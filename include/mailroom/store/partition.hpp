@@ -8,8 +8,8 @@
 // that begins in the past is given those alone: see `last_of_keys`.
 //
 // Waking. A reader whose subscription has somebody waiting puts its bell into `bells_`, and the stream's head says that there is one. Who
-// publishes takes them out and rings them; a bell whose subscription still waits after that puts itself in again, and asks whether the log has
-// grown beyond what it was rung for: in between nobody rings. So publishing costs nothing for readers that do not wait.
+// publishes takes them out and rings them; a bell whose subscription still waits after that puts itself in again, and looks at what is there:
+// in between nobody rings. So publishing costs nothing for readers that do not wait.
 //
 // Locks: `mutex_` (retention) before the stream's. Foreign code runs under neither.
 #pragma once
@@ -64,8 +64,8 @@ struct topic_common {
 /// A reader that waits for a log to grow.
 class bell : public waiter {
 public:
-    /// The log has grown by `n`, to `end` at least. Called without a lock.
-    virtual void ring(offset end, std::size_t n) noexcept = 0;
+    /// The log has grown by `n`, at least. Called without a lock.
+    virtual void ring(std::size_t n) noexcept = 0;
 
 protected:
     bell() noexcept : waiter(nullptr) {}
@@ -162,10 +162,9 @@ public:
 
     // ------------------------------------------------------------------------------------------------------------------------- bells
 
-    /// Puts a bell in, which is not in. Returns the head: who finds something beyond what it knows need not wait.
-    offset arm(bell& b) noexcept {
+    /// Puts a bell in, which is not in. Who looks at the head after that misses nothing.
+    void arm(bell& b) noexcept {
         bells_.add(b, [this] { stream_.announce_waiter(); });
-        return stream_.head();
     }
     /// Takes it out. False: somebody is ringing it.
     bool disarm(bell& b) noexcept {
@@ -188,11 +187,10 @@ private:
     deduplicator* known_ids() noexcept { return common_.ids.get(); }
     offset named(offset o) const noexcept { return packed(number_, o); }
     void wake(std::size_t n) noexcept {
-        const offset end = stream_.head();
         for (std::size_t left = bells_.size(); left != 0; --left) {
             waiter* const w = bells_.take([this] { stream_.nobody_waits(); });
             if (w == nullptr) { return; }
-            static_cast<bell*>(w)->ring(end, n);
+            static_cast<bell*>(w)->ring(n);
         }
     }
     duration next_due() const noexcept { return owner_.next_due(); }

@@ -119,10 +119,13 @@ public:
             cursor_.seek(to.at, [&](offset from, offset opened_until) noexcept {
                 // What was not read is over; what will be read has to be settled, perhaps once more.
                 const offset head = from_.log().head(); // what is published from here on has to be settled in any case
-                count(from, head, 1);
+                const auto before = outstanding(from, head);
                 chosen_ = std::move(to.places);
                 chosen_until_ = to.until;
-                count(to.at, head, -1);
+                const auto after = outstanding(to.at, head);
+                if (is_counted_) { // at once: in between there must not seem to be room
+                    owner_.left(static_cast<std::int64_t>(before.first - after.first), static_cast<std::int64_t>(before.second - after.second));
+                }
                 leaves_from = opened_until;
             });
         } catch (...) {
@@ -161,25 +164,17 @@ private:
     void leave_out_holes(beginning& where) {
         const offset gone = from_.log().gone_until();
         if (where.at >= gone) { return; }
-        const bool all = where.until == 0;
         const auto is_hole = [this](offset o) { return from_.log().peek(o - index_in_span(o)) == nullptr; };
-        if (all) {
-            for (offset base = where.at - index_in_span(where.at); base < gone; base += span) {
-                if (is_hole(base)) { continue; }
-                for (offset o = std::max(base, where.at); o < base + span; ++o) { where.places.push_back(o); }
-            }
-            where.until = gone;
-        } else {
-            std::erase_if(where.places, [&](offset o) { return o < gone && is_hole(o); });
+        std::erase_if(where.places, [&](offset o) { return o < gone && is_hole(o); });
+        const offset all_from = std::max(where.at, where.until);
+        if (all_from >= gone) { return; }
+        for (offset base = all_from - index_in_span(all_from); base < gone; base += span) {
+            if (is_hole(base)) { continue; }
+            for (offset o = std::max(base, all_from); o < base + span; ++o) { where.places.push_back(o); }
         }
+        where.until = gone;
     }
-    void count(offset from, offset head, std::int64_t sign) noexcept {
-        if (!is_counted_) { return; }
-        const auto [messages, bytes] = outstanding(from, head);
-        owner_.left(sign * static_cast<std::int64_t>(messages), sign * static_cast<std::int64_t>(bytes));
-    }
-
-    void ring(offset end, std::size_t n) noexcept override {
+    void ring(std::size_t n) noexcept override {
         {
             const std::lock_guard lock(ringing_);
             armed_ = false;
@@ -188,8 +183,8 @@ private:
             owner_.wake_receivers(n);
             if (owner_.someone_waits()) {
                 listen();
-                const offset head = from_.log().head(); // of what came in between nobody has told us
-                if (head > end) { owner_.wake_receivers(static_cast<std::size_t>(head - end)); }
+                // Who published in between found no bell. Nobody knows how much of what is there has been told to whom: some may wake in vain.
+                if (const std::size_t there = backlog(); there != 0) { owner_.wake_receivers(there); }
             }
         }
         owner_.unrefer();

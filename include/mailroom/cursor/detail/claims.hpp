@@ -59,8 +59,8 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
             index_.leave_group(*e, now);
             s.left(*e);
             if (e->cover != nullptr) { host_.forget(*e->cover, e->offset); }
-            e->next = nullptr;
-            (last != nullptr ? last->next : chain) = e;
+            e->next_free = nullptr; // not `next`: whoever moves the cursor meanwhile lists what is looked at
+            (last != nullptr ? last->next_free : chain) = e;
             last = e;
             ++n;
         }
@@ -81,21 +81,20 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
         ~finish() {
             session s(c);
             for (std::size_t n = 0; chain != nullptr; ++n) {
-                entry& e = *std::exchange(chain, chain->next);
-                e.next = nullptr;
+                entry& e = *std::exchange(chain, chain->next_free);
                 if (n >= given) {
                     if (c.options_.shares_bodies) {
                         --e.holders;
                         --e.turn;
                     }
-                    c.come_back(s, e, c.clock_.now());
+                    if (!e.departed) { c.come_back(s, e, c.clock_.now()); }
                 }
                 c.let_go(s, e);
             }
         }
     };
     const finish later{*this, chain, given};
-    for (entry* e = chain; e != nullptr; e = e->next) {
+    for (entry* e = chain; e != nullptr; e = e->next_free) {
         struct count {
             std::size_t& given;
             bool out = false;
