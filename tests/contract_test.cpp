@@ -946,7 +946,8 @@ TEST_CASE_TEMPLATE("contract: consume calls a handler of any kind; ack on return
     CHECK(!c.running());
     CHECK(from.statistics().acked == 20);
     e.send(20);
-    CHECK(from.try_pop());
+    // One that was woken for nothing as it stopped may still hold the message for a moment, to pass the wake on.
+    CHECK(support::eventually([&] { return from.try_pop().has_value(); }));
 }
 
 TEST_CASE_TEMPLATE("contract: what a handler throws sends the message back, and on_error is told", E, EVERY_ENDPOINT) {

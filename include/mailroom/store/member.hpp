@@ -43,12 +43,14 @@ public:
     /// Up to `max` messages, settled, to `sink(x)`; x converts to a message<T>, once. Never waits.
     template <class Sink>
     std::size_t pop(std::size_t max, Sink sink) {
+        if (has_enough()) { return 0; }
         return from_any([&](tap<T>& t) { return t.pop(max, sink, number_); });
     }
 
     /// The same, `fn(body, properties)` called for each in place.
     template <class Fn>
     std::size_t pop_each(std::size_t max, Fn& fn) {
+        if (has_enough()) { return 0; }
         return from_any([&](tap<T>& t) { return t.pop_each(max, fn, number_); });
     }
 
@@ -66,7 +68,7 @@ public:
         if (is_gone()) { return true; }
         if (next_due() <= time().now()) { return true; }
         if (group_.options().mode == sharing::failover && !is_active()) { return false; }
-        if (group_.limits_together() && group_.may_claim() == 0) { return false; }
+        if (has_enough()) { return false; }
         const bool exactly = !group_.any_takes_any() && group_.options().mode != sharing::failover;
         return std::any_of(group_.taps().begin(), group_.taps().end(),
                            [&](const auto& t) { return t->may_have() && (!exactly || t->may_have(number_)); });
@@ -100,6 +102,7 @@ private:
     void destroy() noexcept override { delete this; }
 
     bool is_gone() const noexcept { return left_.load(std::memory_order_acquire) || group_.is_gone(); }
+    bool has_enough() const noexcept { return group_.limits_together() && group_.may_claim() == 0; }
     bool is_active() const noexcept { return group_.active_.load(std::memory_order_acquire) == number_; }
     bool may_have_something() const noexcept {
         if (group_.limits_together()) { return may_have(); }

@@ -177,12 +177,17 @@ private:
     bool has_room(std::size_t n, std::size_t bytes) noexcept {
         if (!weighs() && known_room_ >= n) { return true; } // with messages alone to count, how many fit is known for a while
         std::uint64_t room = std::numeric_limits<std::uint64_t>::max();
+        known_room_ = 0;
+        bool some_stuck = false;
         for (const account* const a : accounts_) {
-            if (!a->durable() && a->stuck_.load(std::memory_order_seq_cst)) { continue; }
+            if (!a->durable() && a->stuck_.load(std::memory_order_seq_cst)) {
+                some_stuck = true; // it may get rid of something at any time, and then counts again
+                continue;
+            }
             if (over_locked(*a, n, bytes)) { return false; }
             if (limits_.messages != 0) { room = std::min(room, limits_.messages - (messages_ - a->messages_.load(std::memory_order_seq_cst))); }
         }
-        known_room_ = room;
+        known_room_ = some_stuck ? n : room;
         return true;
     }
     // The budget is charged for what the slowest has not settled.
