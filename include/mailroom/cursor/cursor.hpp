@@ -33,6 +33,16 @@ inline cursor::rest cursor::remaining() noexcept {
     return result;
 }
 
+/// What has expired unasked is known to be dead, or not, before the dead are looked at.
+inline void cursor::settle_doubts() noexcept {
+    if (!options_.filtered) { return; }
+    session s(*this);
+    step(s, clock_.now());
+    try {
+        absorb(s, timed_until_);
+    } catch (...) {} // no memory: it is not known yet
+}
+
 inline bool cursor::drop_oldest() noexcept {
     session s(*this);
     const duration now = clock_.now();
@@ -124,6 +134,7 @@ inline std::size_t cursor::purge() {
 }
 
 inline cursor::counters cursor::count() noexcept {
+    settle_doubts();
     session s(*this);
     step(s, clock_.now());
     try {
@@ -217,6 +228,7 @@ void cursor::browse(Fn fn) {
 
 template <class Give>
 bool cursor::claim_dead(Give give, offset o) {
+    settle_doubts();
     session s(*this);
     step(s, clock_.now());
     entry* const e = o == no_offset ? index_.next_dead() : index_.find(o);
@@ -248,6 +260,7 @@ inline cursor::outcome cursor::settle_dead(entry& e, dead_verb what) noexcept {
 }
 
 inline std::vector<offset> cursor::dead_places() {
+    settle_doubts();
     session s(*this);
     step(s, clock_.now());
     std::vector<offset> places;
@@ -256,12 +269,14 @@ inline std::vector<offset> cursor::dead_places() {
 }
 
 inline std::size_t cursor::dead_count() noexcept {
+    settle_doubts();
     session s(*this);
     step(s, clock_.now());
     return index_.count().dead;
 }
 
 inline std::size_t cursor::redrive(std::size_t most) noexcept {
+    settle_doubts();
     session s(*this);
     const duration now = clock_.now();
     step(s, now);
@@ -277,6 +292,7 @@ inline std::size_t cursor::redrive(std::size_t most) noexcept {
 }
 
 inline std::size_t cursor::purge_dead() noexcept {
+    settle_doubts();
     session s(*this);
     step(s, clock_.now());
     std::size_t n = 0;
@@ -367,6 +383,18 @@ template <class Move>
 void cursor::move_to(session& s, offset to, Move& move) noexcept {
     const duration now = clock_.now();
     move(stopped_at_, pages_until_.load(std::memory_order_relaxed));
+    entry* chain = nullptr;
+    index_.each([&](entry& e) { // expired, and somebody is asking the filter about it: he ends it when he is back
+        if (e.settled || e.where != entry::place::nowhere) { return; }
+        e.node = chain; // bodies are shared: no node is in use
+        chain = &e;
+    });
+    while (chain != nullptr) {
+        entry& e = *chain;
+        chain = static_cast<entry*>(std::exchange(e.node, nullptr));
+        ++unacked_;
+        depart(s, e, now);
+    }
     const auto all = [&](auto next) {
         while (entry* const e = next()) {
             ++unacked_;
@@ -379,13 +407,12 @@ void cursor::move_to(session& s, offset to, Move& move) noexcept {
         all([&] { return index_.next_parked(); });
         all([&] { return index_.next_lease(); });
     } while (index_.eligible() != 0);
-    entry* chain = nullptr; // the dead that will be read again
-    index_.each([&](entry& e) {
+    index_.each([&](entry& e) { // the dead that will be read again
         if (e.offset < to || host_.count_absent(e.offset, e.offset + 1) != 0 || e.settled ||
             (e.where != entry::place::dead && e.where != entry::place::held_dead)) {
             return;
         }
-        e.node = chain; // bodies are shared: no node is in use
+        e.node = chain;
         chain = &e;
     });
     while (chain != nullptr) {

@@ -416,6 +416,7 @@ private:
     void sweep_lane(session& s, duration now) noexcept;
     void expire_lane(session& s, duration now) noexcept;
     void expire(session& s, entry& e, duration now) noexcept;
+    void settle_doubts() noexcept;
     void fail(session& s, entry& e, duration now, duration when, std::string_view reason) noexcept;
     void die(session& s, entry& e, duration now, std::string_view reason) noexcept;
     void come_back(session& s, entry& e, duration now) noexcept;

@@ -93,7 +93,7 @@ inline void cursor::lapse(session& s, entry& e, duration now) noexcept {
 /// A message has expired. The entry is nowhere.
 inline void cursor::expire(session& s, entry& e, duration now) noexcept {
     if (e.unsifted) {
-        s.doubt(e);
+        s.doubt(e, now);
         return;
     }
     ++expired_;

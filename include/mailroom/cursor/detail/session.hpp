@@ -35,9 +35,11 @@ public:
 
     void died() noexcept { died_ = true; }
 
-    /// It has expired, and nobody knows whether it was wanted. It is nowhere until the filter has said so.
-    void doubt(entry& e) noexcept {
-        e.next = doubted_;
+    /// It has expired, and nobody knows whether it was wanted. It is nowhere until the filter has said so, and holds up nothing of its key.
+    void doubt(entry& e, duration now) noexcept {
+        c_.index_.leave_group(e, now);
+        ++e.holders;            // this session's
+        e.next_free = doubted_; // not `next`: whoever moves the cursor meanwhile lists it
         doubted_ = &e;
     }
 
@@ -60,13 +62,18 @@ private:
         c_.index_.recycle(e);
     }
     void bury_doubted() noexcept {
-        for (entry* e = doubted_; e != nullptr; e = e->next) { e->unsifted = !c_.host_.wants(*e); }
+        for (entry* e = doubted_; e != nullptr; e = e->next_free) { e->unsifted = !c_.host_.wants(*e); }
         session s(c_);
         const duration now = c_.clock_.now();
         while (doubted_ != nullptr) {
-            entry& e = *std::exchange(doubted_, doubted_->next);
-            e.next = nullptr;
-            if (e.unsifted) {
+            entry& e = *std::exchange(doubted_, doubted_->next_free);
+            if (c_.orphaned_) {
+                c_.host_.let_go(); // counted among what was out
+            } else if (--e.holders, e.departed) {
+                if (e.holders != 0) { continue; }
+                c_.departed_.erase(e);
+                s.finish(e);
+            } else if (e.unsifted) {
                 c_.ignore(s, e, now);
             } else {
                 ++c_.expired_;
