@@ -7,6 +7,9 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <coroutine>
+#include <exception>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -82,5 +85,40 @@ TEST_CASE("seek: at any time, while others publish and receive under a bound: no
         CHECK(s.lag() == 0);
         for (int i = 0; i < 3; ++i) { CHECK(t.try_publish(std::string("there is room again"))); }
         CHECK(!t.try_publish(std::string("and no more than that")));
+    }
+}
+
+namespace {
+
+// A coroutine that nobody waits for.
+struct detached {
+    struct promise_type {
+        detached get_return_object() noexcept { return {}; }
+        std::suspend_never initial_suspend() noexcept { return {}; }
+        std::suspend_never final_suspend() noexcept { return {}; }
+        void return_void() noexcept {}
+        void unhandled_exception() noexcept { std::terminate(); }
+    };
+};
+
+detached end_when_something_comes(std::optional<mailroom::topic<int>>& t, mailroom::subscription<int>& s, int& got) {
+    if (const auto d = co_await s.next()) { got += d->body(); }
+    t.reset();
+}
+
+} // namespace
+
+TEST_CASE("waiting: what a publish wakes may be the end of its topic") {
+    for (const int partitions : {1, 3}) {
+        std::optional<mailroom::topic<int>> t;
+        t.emplace(mailroom::topic_options<int>{.partitions = partitions});
+        auto a = t->subscribe(), b = t->subscribe();
+        int got = 0;
+        end_when_something_comes(t, a, got);
+        end_when_something_comes(t, b, got);
+        t->publish(7); // resumes the first, which ends the topic, and with it the wait of the second
+        CHECK(!t);
+        CHECK((got == 7 || got == 14));
+        CHECK(!b.try_pop());
     }
 }

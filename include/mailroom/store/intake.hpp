@@ -89,9 +89,10 @@ public:
         if constexpr (sizes<T>::varies) { b.set_size(i, footprint_of(out.look())); }
         out.into(b.slots[i].value);
         b.slots[i].ready.store(b.word_at(now), std::memory_order_release);
-        if (place.wake) [[unlikely]] { self().wake(1); }
         self().appended(place.first, 1);
-        return self().named(place.first);
+        const offset name = self().named(place.first);
+        if (place.wake) [[unlikely]] { self().wake(1); } // the last: what is woken may be the endpoint's end
+        return name;
     }
 
     /// Appends one message, never waits: moves from `value` (and takes `props`) only on success.
@@ -175,9 +176,10 @@ private:
                     const duration expires = publish(place.first, out, cover, sent, bytes);
                     lock = std::unique_lock<std::mutex>(); // what follows may run foreign code
                     if (expires != not_timed) { self().note_timed(place.first, expires); }
-                    if (place.wake) { self().wake(1); }
                     self().appended(place.first, 1);
-                    return self().named(place.first);
+                    const offset name = self().named(place.first);
+                    if (place.wake) { self().wake(1); }
+                    return name;
                 }
             }
             if (!full) { return errc::closed; }
@@ -212,9 +214,10 @@ private:
                         b.slots[at].ready.store(word, std::memory_order_release);
                     }
                 }
-                if (place.wake) { self().wake(n); }
                 self().appended(place.first, n);
-                return self().named(place.first);
+                const offset name = self().named(place.first);
+                if (place.wake) { self().wake(n); }
+                return name;
             }
             if (!full) { return errc::closed; }
             if (!caught_up && self().next_due() <= self().time_of().now()) {

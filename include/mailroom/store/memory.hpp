@@ -272,10 +272,13 @@ private:
         if (bounds_.limited()) { bounds_.left(messages, bytes); }
     }
     void wake(std::size_t n) noexcept override {
+        if (n != SIZE_MAX && receivers_.size() == 0) { return; }
+        this->refer(); // what is woken may be the endpoint's end
         if (n == SIZE_MAX) { somebody_died(); }
         for (std::size_t left = std::min(n, receivers_.size()); left != 0; --left) {
             fire(receivers_.take([this] { stream_.nobody_waits(); }));
         }
+        this->unrefer();
     }
     void wake_all() noexcept { wake(SIZE_MAX); }
     void somebody_died() noexcept override {

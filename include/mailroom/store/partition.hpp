@@ -48,6 +48,9 @@ public:
     virtual void catch_up() noexcept = 0;
     virtual bool make_room(std::size_t n, std::size_t bytes) noexcept = 0;
     virtual void note_timed(int partition, offset o, duration expires) noexcept = 0;
+    /// Keeps the topic, until the same number of `let_go`.
+    virtual void hold() noexcept = 0;
+    virtual void let_go() noexcept = 0;
 
 protected:
     ~partition_owner() = default;
@@ -187,11 +190,14 @@ private:
     deduplicator* known_ids() noexcept { return common_.ids.get(); }
     offset named(offset o) const noexcept { return packed(number_, o); }
     void wake(std::size_t n) noexcept {
+        partition_owner& owner = owner_;
+        owner.hold(); // what is woken may be the topic's end
         for (std::size_t left = bells_.size(); left != 0; --left) {
             waiter* const w = bells_.take([this] { stream_.nobody_waits(); });
-            if (w == nullptr) { return; }
+            if (w == nullptr) { break; }
             static_cast<bell*>(w)->ring(n);
         }
+        owner.let_go();
     }
     duration next_due() const noexcept { return owner_.next_due(); }
     void catch_up() noexcept { owner_.catch_up(); }

@@ -462,6 +462,9 @@ private:
         each([&](group<T>& g) { g.taps()[static_cast<std::size_t>(p)]->state().note_timed(o, expires); });
     }
 
+    void hold() noexcept override { this->refer(); }
+    void let_go() noexcept override { this->unrefer(); }
+
     // timed
     void step() noexcept override {
         catch_up();
