@@ -1,4 +1,5 @@
 // co_await q.next() and co_await q.send_async(v).
+#include "support/coroutines.hpp"
 #include "support/environment.hpp"
 #include "support/tracked.hpp"
 
@@ -25,45 +26,10 @@
 using namespace std::chrono_literals;
 using mailroom::properties;
 using mailroom::queue;
+using support::task;
+using support::loose;
 
 namespace {
-
-/// A coroutine that starts at once and belongs to this object: destroyed with it, wherever it is suspended.
-class task {
-public:
-    struct promise_type {
-        task get_return_object() { return task(std::coroutine_handle<promise_type>::from_promise(*this)); }
-        std::suspend_never initial_suspend() noexcept { return {}; }
-        std::suspend_always final_suspend() noexcept {
-            done.store(true, std::memory_order_release);
-            return {};
-        }
-        void return_void() {}
-        void unhandled_exception() { std::terminate(); }
-        std::atomic<bool> done{false};
-    };
-    explicit task(std::coroutine_handle<promise_type> h) : handle_(h) {}
-    task(task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-    task& operator=(task&&) = delete;
-    ~task() {
-        if (handle_) { handle_.destroy(); }
-    }
-    bool done() const { return handle_.promise().done.load(std::memory_order_acquire); }
-
-private:
-    std::coroutine_handle<promise_type> handle_;
-};
-
-/// A coroutine nobody waits for.
-struct loose {
-    struct promise_type {
-        loose get_return_object() { return {}; }
-        std::suspend_never initial_suspend() noexcept { return {}; }
-        std::suspend_never final_suspend() noexcept { return {}; }
-        void return_void() {}
-        void unhandled_exception() { std::terminate(); }
-    };
-};
 
 task take_all(queue<std::string>& q, std::vector<std::string>& out, mailroom::stop_token stop = mailroom::stop_token()) {
     while (auto d = co_await q.next(stop)) {

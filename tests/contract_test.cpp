@@ -1,4 +1,6 @@
 // What can be received from, whatever it is: the same cases over a queue and over subscriptions of every mode. Time is a manual_clock's.
+#include "support/blocked.hpp"
+#include "support/coroutines.hpp"
 #include "support/eventually.hpp"
 #include "support/tracked.hpp"
 
@@ -41,6 +43,8 @@ using mailroom::subscription;
 using mailroom::topic;
 using mailroom::testing::manual_clock;
 using support::tracked;
+using support::blocked;
+using support::task;
 
 namespace {
 
@@ -130,50 +134,6 @@ std::vector<int> numbers(int from, int to) {
     return all;
 }
 constexpr mailroom::retry_policy at_once{.max_attempts = 0, .initial = 0s};
-
-class blocked {
-public:
-    explicit blocked(std::function<void()> act)
-        : thread_([this, act = std::move(act)] {
-              act();
-              done_ = true;
-          }) {}
-    ~blocked() { thread_.join(); }
-    bool done() const { return done_; }
-    bool finishes() const {
-        return support::eventually([this] { return done_.load(); });
-    }
-
-private:
-    std::atomic<bool> done_{false};
-    std::thread thread_;
-};
-
-/// A coroutine that starts at once and belongs to this object.
-class task {
-public:
-    struct promise_type {
-        task get_return_object() { return task(std::coroutine_handle<promise_type>::from_promise(*this)); }
-        std::suspend_never initial_suspend() noexcept { return {}; }
-        std::suspend_always final_suspend() noexcept {
-            done.store(true, std::memory_order_release);
-            return {};
-        }
-        void return_void() {}
-        void unhandled_exception() { std::terminate(); }
-        std::atomic<bool> done{false};
-    };
-    explicit task(std::coroutine_handle<promise_type> h) : handle_(h) {}
-    task(task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-    task& operator=(task&&) = delete;
-    ~task() {
-        if (handle_) { handle_.destroy(); }
-    }
-    bool done() const { return handle_.promise().done.load(std::memory_order_acquire); }
-
-private:
-    std::coroutine_handle<promise_type> handle_;
-};
 
 /// What handlers saw.
 class record {

@@ -1,4 +1,5 @@
 // Every verb of a queue in memory, in ordinary use and at its edges. Time is a manual_clock's.
+#include "support/blocked.hpp"
 #include "support/eventually.hpp"
 #include "support/tracked.hpp"
 
@@ -34,6 +35,7 @@ using mailroom::queue;
 using mailroom::queue_options;
 using mailroom::testing::manual_clock;
 using support::tracked;
+using support::blocked;
 
 namespace {
 
@@ -77,25 +79,6 @@ std::vector<T> popped(queue<T>& q) {
     while (auto m = q.try_pop()) { all.push_back(std::move(*m).take()); }
     return all;
 }
-
-// Another thread that does something which may block; `done` when it came back.
-class blocked {
-public:
-    explicit blocked(std::function<void()> act)
-        : thread_([this, act = std::move(act)] {
-              act();
-              done_ = true;
-          }) {}
-    ~blocked() { thread_.join(); }
-    bool done() const { return done_; }
-    bool finishes() const {
-        return support::eventually([this] { return done_.load(); });
-    }
-
-private:
-    std::atomic<bool> done_{false};
-    std::thread thread_;
-};
 
 } // namespace
 

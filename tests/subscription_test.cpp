@@ -1,5 +1,6 @@
 // Subscriptions of a topic in memory: where they begin, how they go back, who of several members gets what, what they filter, how they fail.
 // What they have in common with a queue is in contract_test.cpp. Time is a manual_clock's.
+#include "support/blocked.hpp"
 #include "support/environment.hpp"
 #include "support/eventually.hpp"
 
@@ -42,6 +43,7 @@ using mailroom::subscription;
 using mailroom::topic;
 using mailroom::topic_options;
 using mailroom::testing::manual_clock;
+using support::blocked;
 
 namespace {
 
@@ -94,24 +96,6 @@ bool is_there(const topic<T>& t, std::string_view name) {
     const auto all = t.subscriptions();
     return std::ranges::any_of(all, [&](const auto& one) { return one.name == name; });
 }
-
-class blocked {
-public:
-    explicit blocked(std::function<void()> act)
-        : thread_([this, act = std::move(act)] {
-              act();
-              done_ = true;
-          }) {}
-    ~blocked() { thread_.join(); }
-    bool done() const { return done_; }
-    bool finishes() const {
-        return support::eventually([this] { return done_.load(); });
-    }
-
-private:
-    std::atomic<bool> done_{false};
-    std::thread thread_;
-};
 
 class name_like {
 public:

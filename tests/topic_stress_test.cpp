@@ -1,4 +1,5 @@
 // Topics under threads, where it is about being woken and about coming and going, not about what is delivered (topic_history_test.cpp).
+#include "support/coroutines.hpp"
 #include "support/random.hpp"
 
 #include <mailroom/testing.hpp>
@@ -90,18 +91,7 @@ TEST_CASE("seek: at any time, while others publish and receive under a bound: no
 
 namespace {
 
-// A coroutine that nobody waits for.
-struct detached {
-    struct promise_type {
-        detached get_return_object() noexcept { return {}; }
-        std::suspend_never initial_suspend() noexcept { return {}; }
-        std::suspend_never final_suspend() noexcept { return {}; }
-        void return_void() noexcept {}
-        void unhandled_exception() noexcept { std::terminate(); }
-    };
-};
-
-detached end_when_something_comes(std::optional<mailroom::topic<int>>& t, mailroom::subscription<int>& s, int& got) {
+support::loose end_when_something_comes(std::optional<mailroom::topic<int>>& t, mailroom::subscription<int>& s, int& got) {
     if (const auto d = co_await s.next()) { got += d->body(); }
     t.reset();
 }

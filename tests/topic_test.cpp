@@ -1,5 +1,7 @@
 // The publishing side of a topic in memory: its verbs, partitions, what it keeps, its bounds, what it says about itself, and its end. Time is a
 // manual_clock's. What subscriptions do is in subscription_test.cpp.
+#include "support/blocked.hpp"
+#include "support/coroutines.hpp"
 #include "support/eventually.hpp"
 #include "support/tracked.hpp"
 
@@ -49,6 +51,8 @@ using mailroom::topic;
 using mailroom::topic_options;
 using mailroom::testing::manual_clock;
 using support::tracked;
+using support::blocked;
+using support::task;
 
 namespace {
 
@@ -107,47 +111,6 @@ mailroom::subscription_info info_of(const topic<T>& t, std::string_view name) {
     FAIL("there is no subscription of that name");
     return {};
 }
-
-// Another thread that does something which may block; `done` when it came back.
-class blocked {
-public:
-    explicit blocked(std::function<void()> act)
-        : thread_([this, act = std::move(act)] {
-              act();
-              done_ = true;
-          }) {}
-    ~blocked() { thread_.join(); }
-    bool done() const { return done_; }
-    bool finishes() const {
-        return support::eventually([this] { return done_.load(); });
-    }
-
-private:
-    std::atomic<bool> done_{false};
-    std::thread thread_;
-};
-
-/// A coroutine that starts at once and belongs to this object.
-class task {
-public:
-    struct promise_type {
-        task get_return_object() { return task(std::coroutine_handle<promise_type>::from_promise(*this)); }
-        std::suspend_never initial_suspend() noexcept { return {}; }
-        std::suspend_always final_suspend() noexcept { return {}; }
-        void return_void() {}
-        void unhandled_exception() { std::terminate(); }
-    };
-    explicit task(std::coroutine_handle<promise_type> h) : handle_(h) {}
-    task(task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-    task& operator=(task&&) = delete;
-    ~task() {
-        if (handle_) { handle_.destroy(); }
-    }
-    bool done() const { return handle_.done(); }
-
-private:
-    std::coroutine_handle<promise_type> handle_;
-};
 
 } // namespace
 
