@@ -1,0 +1,611 @@
+// Placing records, and committing them.
+#pragma once
+
+#include <mailroom/journal/detail/engine_class.hpp>
+
+namespace mailroom::detail {
+
+template <class Files>
+failure log_engine<Files>::refusal() const {
+    if (closed_.load(std::memory_order_relaxed)) { return errc::closed; }
+    if (read_only_) { return {errc::unsupported, "the journal is open for reading only"}; }
+    return broken_;
+}
+
+template <class Files>
+void log_engine<Files>::start(batch& b, std::uint64_t base) noexcept {
+    b.bytes.clear();
+    b.records = 0;
+    b.base = base;
+    b.first = b.last = nullptr;
+    b.waiting = 0;
+    b.wanted = b.to_sync = b.holds_more = false;
+    b.collected.clear();
+}
+
+template <class Files>
+void log_engine<Files>::append(batch& b, const draft& d, offset o) {
+    const std::size_t front = b.bytes.empty() ? batch_header::size : b.bytes.size();
+    const std::size_t whole = d.whole();
+    if (b.bytes.capacity() < front + whole) { b.bytes.reserve(std::max(front + whole, 2 * b.bytes.capacity())); }
+    b.bytes.resize(front + whole);
+    std::byte* const to = b.bytes.data() + front;
+    const record_header h{.position = b.base + front,
+                          .hash = d.hash,
+                          .offset = o,
+                          .time = d.time,
+                          .length = d.length,
+                          .stream = d.stream,
+                          .kind = d.kind,
+                          .schema = d.schema,
+                          .properties = d.properties};
+    h.encode(to, seed_);
+    std::memcpy(to + record_header::size, d.payload.data(), d.payload.size());
+    ++b.records;
+    if (d.kind != record_kind::deliveries) { b.holds_more = true; }
+}
+
+template <class Files>
+void log_engine<Files>::link(batch& b, ticket& t) noexcept {
+    t.next = nullptr;
+    (b.last != nullptr ? b.last->next : b.first) = &t;
+    b.last = &t;
+    if (t.waits) {
+        ++b.waiting;
+        joined_.store(b.waiting, std::memory_order_relaxed);
+    }
+}
+
+template <class Files>
+draft log_engine<Files>::make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const {
+    draft d;
+    d.kind = kind;
+    d.stream = stream;
+    d.length = static_cast<std::uint32_t>(payload.size());
+    payload.resize(padded(payload.size()));
+    d.payload = payload;
+    d.hash = checksum(payload, seed_);
+    return d;
+}
+
+template <class Files>
+log_port::placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit, ticket* t) {
+    std::size_t bytes = 0;
+    for (const draft& d : drafts) { bytes += d.whole(); }
+    if (bytes > largest_batch()) {
+        return {.why = {errc::too_large, "a message, or what is sent at once, takes more than half a segment of the journal (segment_bytes)"}};
+    }
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        if (failure why = refusal(); why.kind() != errc{}) { return {.why = std::move(why)}; }
+        if (open_.records == 0 || open_.size() + bytes <= std::min(most_gathered, largest_batch())) { break; }
+        if (leading_) { // both buffers are full
+            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+            lock.unlock();
+            clock_.park(epoch_, e, clock::never);
+            lock.lock();
+        } else {
+            lead(lock, false);
+        }
+    }
+    const bool is_message = drafts.front().kind == record_kind::message;
+    slot* const s = is_message ? &slots_.at(drafts.front().stream) : nullptr;
+    const offset first = s != nullptr ? s->placed : no_offset;
+    if (!admit(first)) { return {.full = true}; }
+    const std::size_t before = open_.size();
+    const std::uint32_t records = open_.records;
+    try {
+        offset o = first;
+        for (const draft& d : drafts) { append(open_, d, is_message ? o++ : d.offset); }
+    } catch (...) {
+        open_.bytes.resize(before);
+        open_.records = records;
+        throw;
+    }
+    if (s != nullptr) { s->placed = first + drafts.size(); }
+    if (t != nullptr) {
+        t->first = first;
+        link(open_, *t);
+    }
+    const bool is_much = open_.size() >= buffered && t == nullptr;
+    if (has_keeper_.load(std::memory_order_relaxed) && (t == nullptr || !t->waits)) { wake_keeper(); }
+    if (is_much && !leading_) { lead(lock, false); }
+    return {.taken = true, .first = first};
+}
+
+template <class Files>
+void log_engine<Files>::enrol(ticket& t) {
+    const std::lock_guard lock(mutex_);
+    link(open_, t);
+}
+
+template <class Files>
+void log_engine<Files>::wait(ticket& t) noexcept {
+    while (!t.is_done()) {
+        std::unique_lock lock(mutex_);
+        if (t.is_done()) { return; }
+        if (!leading_) {
+            lead(lock);
+            continue;
+        }
+        const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+        lock.unlock();
+        if (!t.is_done()) { clock_.park(epoch_, e, clock::never); }
+    }
+}
+
+template <class Files>
+bool log_engine<Files>::lead_for(ticket& t) noexcept {
+    if (t.is_done()) { return true; }
+    std::unique_lock lock(mutex_);
+    if (t.is_done()) { return true; }
+    if (leading_ || has_keeper_.load(std::memory_order_relaxed)) {
+        open_.wanted = true;
+        lock.unlock();
+        if (has_keeper_.load(std::memory_order_relaxed)) { wake_keeper(); }
+        return t.is_done();
+    }
+    lead(lock, false);
+    return t.is_done();
+}
+
+template <class Files>
+bool log_engine<Files>::push() noexcept {
+    ticket t;
+    {
+        const std::lock_guard lock(mutex_);
+        if ((open_.records == 0 && !leading_) || closed_.load(std::memory_order_relaxed)) { return false; }
+        link(open_, t);
+    }
+    wait(t);
+    return true;
+}
+
+template <class Files>
+void log_engine<Files>::push_settlements() noexcept {
+    {
+        const std::lock_guard lock(dirty_mutex_);
+        if (dirty_.empty()) { return; }
+    }
+    ticket t;
+    {
+        const std::lock_guard lock(mutex_);
+        if (refusal().kind() != errc{}) { return; }
+        link(open_, t);
+    }
+    wait(t);
+}
+
+template <class Files>
+void log_engine<Files>::flush() {
+    ticket t;
+    {
+        const std::lock_guard lock(mutex_);
+        if (failure why = refusal(); why.kind() != errc{}) { why.raise(); }
+        open_.to_sync = true;
+        link(open_, t);
+    }
+    wait(t);
+    if (t.why.kind() != errc{}) { t.why.raise(); }
+}
+
+template <class Files>
+void log_engine<Files>::note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept {
+    try {
+        std::vector<std::byte> payload(steps.begin(), steps.end());
+        draft d = make_draft(record_kind::deliveries, cursor, payload);
+        ticket t;
+        t.waits = false;
+        const placed p = place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, &t);
+        if (p.taken) { wait(t); }
+    } catch (...) {} // no memory: this attempt is not counted
+}
+
+template <class Files>
+offset log_engine<Files>::placed_until(std::uint32_t stream) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto at = slots_.find(stream);
+    return at != slots_.end() ? at->second.placed : 0;
+}
+
+template <class Files>
+void log_engine<Files>::mark(change_source& s) noexcept {
+    const std::lock_guard lock(dirty_mutex_);
+    try {
+        dirty_.push_back(&s);
+    } catch (...) { s.dirty.store(false, std::memory_order_relaxed); } // no memory: with its next change
+}
+
+/// Asks those whose state has changed what they want written.
+template <class Files>
+void log_engine<Files>::collect(batch& b) noexcept {
+    std::vector<change_source*> some;
+    {
+        const std::lock_guard lock(dirty_mutex_);
+        some.swap(dirty_);
+    }
+    for (change_source* const s : some) {
+        s->dirty.store(false, std::memory_order_seq_cst); // what changes from here on marks it again
+        std::vector<std::byte> steps;
+        s->collect(steps);
+        if (steps.empty()) { continue; }
+        try {
+            b.collected.emplace_back(s, steps);
+            append(b, make_draft(record_kind::settlements, s->cursor(), steps), 0);
+        } catch (...) {
+            if (!b.collected.empty() && b.collected.back().first == s) { b.collected.pop_back(); }
+            s->give_back(steps);
+        }
+    }
+}
+
+/// Waits a little for those who came with the last batch: they are about to come with this one.
+template <class Files>
+void log_engine<Files>::gather(std::unique_lock<std::mutex>& lock) noexcept {
+    constexpr duration at_most = std::chrono::microseconds(40);
+    if (expected_ <= 1 || open_.waiting >= expected_ || clock_.patience() == duration::zero()) { return; }
+    const unsigned expected = expected_;
+    lock.unlock();
+    const duration until = clock_.now() + at_most;
+    while (joined_.load(std::memory_order_relaxed) < expected && clock_.now() < until) { clock_.relax(64); }
+    lock.lock();
+}
+
+template <class Files>
+void log_engine<Files>::take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept {
+    if (from.first == nullptr) { return; }
+    (last != nullptr ? last->next : chain) = from.first;
+    last = from.last;
+    from.first = from.last = nullptr;
+}
+
+/// Commits the open batch. Called with the lock, and returns with it; in between it is free.
+template <class Files>
+void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather) noexcept {
+    leading_ = true;
+    for (;;) {
+        if (may_gather) { gather(lock); }
+        collect(open_);
+        batch now = std::move(open_);
+        open_ = batch();
+        open_.bytes.swap(spare_buffer_);
+        start(open_, now.base + now.size());
+        joined_.store(0, std::memory_order_relaxed);
+        expected_ = std::max(1u, now.waiting);
+        failure why = broken_;
+        lock.unlock();
+
+        std::uint64_t check = 0;
+        std::vector<arrival> arrivals;
+        if (why.kind() == errc{} && (now.records != 0 || now.to_sync)) {
+            why = read_only_ && now.records != 0 ? failure(errc::unsupported) : write(now, check);
+            if (why.kind() == errc{} && now.records != 0) {
+                try {
+                    take_in(now, check, arrivals);
+                } catch (...) {
+                    // On disk, but not here: from now on memory and disk would differ.
+                    why = failure(errc::io);
+                    const std::lock_guard held(mutex_);
+                    broken_ = why;
+                }
+            }
+        }
+
+        ticket* chain = nullptr;
+        ticket* last = nullptr;
+        std::vector<std::byte> buffer;
+        lock.lock();
+        take_over_tickets(now, chain, last);
+        if (why.kind() != errc{}) { // what gathered meanwhile counted on it
+            for (auto& [source, steps] : now.collected) { source->give_back(steps); }
+            take_over_tickets(open_, chain, last);
+            buffer.swap(open_.bytes);
+            for (auto& [source, steps] : open_.collected) { source->give_back(steps); }
+            start(open_, now.base);
+            open_.bytes.swap(buffer);
+            open_.bytes.clear();
+            joined_.store(0, std::memory_order_relaxed);
+            const std::lock_guard held(state_);
+            for (auto& [stream, s] : slots_) { s.placed = catalog_.stream(stream).next; }
+        }
+        if (now.bytes.capacity() <= most_gathered) {
+            now.bytes.clear();
+            spare_buffer_ = std::move(now.bytes);
+        }
+        const bool again = open_.wanted;
+        if (!again) { leading_ = false; }
+        lock.unlock();
+        // Another may lead by now: nothing of the leader's is touched below.
+        finish(chain, why);
+        for (const arrival& a : arrivals) {
+            a.listener->arrived(a.n);
+            a.listener->let_go();
+        }
+        if (why.kind() == errc{} && now.records != 0) { tend(); }
+        lock.lock();
+        if (!again) { return; }
+        may_gather = false;
+    }
+}
+
+/// Tells everybody. Threads first: they sleep.
+template <class Files>
+void log_engine<Files>::finish(ticket* chain, const failure& why) noexcept {
+    ticket* calls = nullptr;
+    ticket** end = &calls;
+    while (chain != nullptr) {
+        ticket& t = *std::exchange(chain, chain->next);
+        t.why = why;
+        if (t.finish != nullptr) {
+            t.next = nullptr;
+            *end = &t;
+            end = &t.next;
+        } else {
+            t.done.store(1, std::memory_order_release); // it may be gone after this
+        }
+    }
+    epoch_.fetch_add(1, std::memory_order_seq_cst);
+    clock_.unpark(epoch_);
+    while (calls != nullptr) {
+        ticket& t = *std::exchange(calls, calls->next);
+        t.finish(t);
+    }
+}
+
+/// Puts a batch on disk, as durable as is asked for. The leader's, without a lock.
+template <class Files>
+failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
+    const bool to_sync = b.to_sync || (options_.durability == mailroom::durability::commit && b.holds_more);
+    if (b.records != 0) {
+        if (failure why = make_room(b.base, b.size()); why.kind() != errc{}) { return why; }
+        const batch_header h{.records = b.records,
+                             .position = b.base,
+                             .length = b.size() - batch_header::size,
+                             .previous = chain_,
+                             .incarnation = incarnation_,
+                             .durable_upto = durable_,
+                             .time = std::chrono::duration_cast<duration>(clock_.wall().time_since_epoch()).count()};
+        check = h.encode(b.bytes.data(), seed_);
+        const bytes_view all(b.bytes);
+        const std::uint64_t at = current_->byte_of(b.base);
+        if (const auto ec = write_all(files_, *current_file_, at, {&all, 1})) {
+            // Whatever of it got through is not to be taken for a batch, should the process end before the next one is written over it.
+            const std::array<std::byte, batch_header::size> nothing{};
+            const bytes_view zeros(nothing);
+            static_cast<void>(write_all(files_, *current_file_, at, {&zeros, 1}));
+            incarnation_.fetch_add(1);
+            try {
+                return io_failure("cannot write to", current_->path(), ec);
+            } catch (...) { return errc::io; }
+        }
+    }
+    if (to_sync) {
+        if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) {
+            failure why = errc::io;
+            try {
+                why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
+            } catch (...) {}
+            if (b.records != 0) {
+                const std::array<std::byte, batch_header::size> nothing{};
+                const bytes_view zeros(nothing);
+                static_cast<void>(write_all(files_, *current_file_, current_->byte_of(b.base), {&zeros, 1}));
+            }
+            const std::lock_guard lock(mutex_);
+            broken_ = why;
+            return why;
+        }
+        durable_ = b.base + b.size();
+    }
+    if (b.records != 0) { chain_ = check; }
+    return errc{};
+}
+
+template <class Files>
+void log_engine<Files>::take(const record& r, const segment_ptr& where) {
+    catalog_.take(r);
+    if (r.head.kind == record_kind::message) {
+        bool is_new = false;
+        const std::size_t which = where->add(r.head.stream, r.head.offset, r.head.position, is_new);
+        if (is_new) { extents_[r.head.stream].push_back({where, which, r.head.offset}); }
+    } else if (r.head.kind == record_kind::moved) {
+        moved_[r.head.stream].insert_or_assign(r.head.offset, spot{where, r.head.position});
+    }
+}
+
+/// What was written is known from here on, and visible.
+template <class Files>
+void log_engine<Files>::take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals) {
+    const std::lock_guard lock(state_);
+    for (std::size_t at = batch_header::size; at < b.size();) {
+        const bytes_view rest = bytes_view(b.bytes).subspan(at);
+        record r;
+        record_header::decode(rest, b.base + at, seed_, r.head);
+        r.payload = rest.subspan(record_header::size, r.head.length);
+        take(r, current_);
+        at += r.head.whole();
+    }
+    current_->set_end(b.base + b.size());
+    applied_ = b.base + b.size();
+    applied_chain_ = check;
+    applied_durable_ = durable_;
+    publish(b, arrivals);
+}
+
+/// The heads of the streams of a batch move on; who listens is kept until he has been told.
+template <class Files>
+void log_engine<Files>::publish(const batch& b, std::vector<arrival>& arrivals) {
+    for (std::size_t at = batch_header::size; at < b.size();) {
+        const std::byte* const from = b.bytes.data() + at;
+        const auto kind = static_cast<record_kind>(load_le<std::uint16_t>(from + 48));
+        const auto stream = load_le<std::uint32_t>(from + 44);
+        at += record_header::size + padded(load_le<std::uint32_t>(from + 40));
+        if (kind != record_kind::message) { continue; }
+        auto known = std::find_if(arrivals.rbegin(), arrivals.rend(), [&](const arrival& a) { return a.stream == stream; });
+        if (known != arrivals.rend()) {
+            ++known->n;
+            continue;
+        }
+        const auto s = slots_.find(stream);
+        if (s == slots_.end() || s->second.listener == nullptr) { continue; }
+        arrivals.push_back({stream, s->second.listener, 1});
+        s->second.listener->hold();
+    }
+    for (const arrival& a : arrivals) { a.listener->advance(catalog_.stream(a.stream).next); }
+}
+
+template <class Files>
+void log_engine<Files>::keep(const std::atomic<bool>& stop) noexcept {
+    while (!stop.load(std::memory_order_acquire)) {
+        const std::uint32_t word = keeper_word_.load(std::memory_order_seq_cst);
+        bool there = false;
+        {
+            std::unique_lock lock(mutex_);
+            there = open_.records != 0 || open_.first != nullptr;
+            if (there && !leading_ && !closed_.load(std::memory_order_relaxed)) {
+                lead(lock, false);
+                continue;
+            }
+            if (there) { open_.wanted = true; }
+        }
+        if (!stop.load(std::memory_order_acquire)) { clock_.park(keeper_word_, word, clock::never); }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------------ declarations
+
+template <class Files>
+void log_engine<Files>::place_declaration(record_kind kind, std::uint32_t stream, const std::vector<std::byte>& payload) {
+    std::vector<std::byte> bytes = payload;
+    draft d = make_draft(kind, stream, bytes);
+    d.offset = 0;
+    ticket t;
+    placed p = place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, &t);
+    if (!p.taken) { p.why.raise(); }
+    wait(t);
+    if (t.why.kind() != errc{}) { t.why.raise(); }
+}
+
+template <class Files>
+log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endpoint_shape& shape, const schema& own,
+                                         const std::function<void(const schema&)>& check) {
+    std::uint32_t number = 0, cursor = 0;
+    bool knows_own = false;
+    {
+        const std::lock_guard lock(state_);
+        if (const std::uint32_t* const known = catalog_.find(name)) {
+            number = *known;
+            const endpoint_entry& e = catalog_.endpoint(number);
+            for (const schema& s : e.schemas) {
+                check(s);
+                knows_own = knows_own || s == own;
+            }
+            const auto differs = [&](const char* what) {
+                fail(errc::already_exists, std::string("'").append(name).append("' is there already, with ").append(what));
+            };
+            if (e.shape.kind != shape.kind) { differs(e.shape.kind == endpoint_kind::queue ? "messages for a queue, not a topic" : "messages for a topic, not a queue"); }
+            if (e.shape.partitions != shape.partitions) { differs("another number of partitions"); }
+            if (e.shape.priorities != shape.priorities) { differs("other priorities"); }
+            if (e.shape.ordered_by_key != shape.ordered_by_key) { differs("another ordered_by_key"); }
+        } else {
+            number = catalog_.next_stream();
+            cursor = catalog_.next_cursor();
+        }
+    }
+    std::vector<std::byte> payload;
+    wire_writer to(payload);
+    if (cursor == 0) {
+        if (!knows_own && !read_only_) {
+            catalog::write_schema(to, own);
+            place_declaration(record_kind::schema, number, payload);
+        }
+        return {number, false};
+    }
+    catalog::write_endpoint(to, name, shape, own, cursor);
+    place_declaration(record_kind::endpoint, number, payload);
+    return {number, true};
+}
+
+template <class Files>
+std::uint16_t log_engine<Files>::schema_number(std::uint32_t endpoint, const schema& own) {
+    const std::lock_guard lock(state_);
+    const auto& all = catalog_.endpoint(endpoint).schemas;
+    const auto at = std::find(all.begin(), all.end(), own);
+    return at != all.end() ? static_cast<std::uint16_t>(at - all.begin()) : 0;
+}
+
+template <class Files>
+std::uint32_t log_engine<Files>::subscribe(std::uint32_t endpoint, std::string_view name, std::uint32_t mode, const std::vector<cursor_image>& at) {
+    std::vector<std::byte> payload;
+    wire_writer to(payload);
+    std::uint32_t cursor = 0;
+    {
+        const std::lock_guard lock(state_);
+        cursor = catalog_.next_cursor();
+    }
+    catalog::write_subscription(to, name, mode, cursor, at);
+    place_declaration(record_kind::subscription, endpoint, payload);
+    return cursor;
+}
+
+template <class Files>
+void log_engine<Files>::unsubscribe(std::uint32_t endpoint, std::string_view name) {
+    std::vector<std::byte> payload;
+    wire_writer(payload).text(name);
+    place_declaration(record_kind::removal, endpoint, payload);
+}
+
+template <class Files>
+void log_engine<Files>::put_cursor(std::uint32_t cursor, const cursor_image& at) {
+    std::vector<std::byte> payload;
+    wire_writer to(payload);
+    at.write(to);
+    draft d = make_draft(record_kind::place, cursor, payload);
+    d.offset = 0;
+    const placed p = place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, nullptr);
+    if (!p.taken) { p.why.raise(); }
+}
+
+template <class Files>
+void log_engine<Files>::attach(std::uint32_t stream, stream_listener& l) {
+    const std::lock_guard lock(mutex_);
+    const std::lock_guard held(state_);
+    slot& s = slots_[stream];
+    const offset next = catalog_.stream(stream).next;
+    if (s.listener == nullptr) { s.placed = std::max(s.placed, next); }
+    s.listener = &l;
+    l.advance(next);
+}
+
+template <class Files>
+void log_engine<Files>::detach(std::uint32_t stream) noexcept {
+    std::unique_lock lock(mutex_);
+    const std::lock_guard held(state_);
+    const auto at = slots_.find(stream);
+    if (at != slots_.end()) { at->second.listener = nullptr; } // what was placed is still to be committed
+}
+
+template <class Files>
+void log_engine<Files>::detach(change_source& s) noexcept {
+    for (;;) {
+        std::unique_lock lock(mutex_);
+        if (leading_) { // he may have collected from it
+            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+            lock.unlock();
+            clock_.park(epoch_, e, clock::never);
+            continue;
+        }
+        {
+            const std::lock_guard held(dirty_mutex_);
+            std::erase(dirty_, &s);
+        }
+        std::vector<std::byte> steps;
+        s.collect(steps);
+        if (steps.empty() || refusal().kind() != errc{}) { return; }
+        try {
+            append(open_, make_draft(record_kind::settlements, s.cursor(), steps), 0);
+        } catch (...) {} // no memory: it is delivered again after the next opening
+        return;
+    }
+}
+
+} // namespace mailroom::detail

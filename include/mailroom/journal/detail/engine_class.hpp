@@ -1,0 +1,298 @@
+// log_engine: the journal without types. One directory, one commit stream for any number of queues and topics.
+//
+// The class, its invariants and its locks stand here. What it does: commit.hpp (placing and committing), reading.hpp, upkeep.hpp (segments,
+// checkpoints, space), recovery.hpp (opening), verification.hpp.
+//
+// How a record becomes durable. Who has one puts it, encoded and hashed, into the open batch, under `mutex_`, and gets its offset. Who needs
+// progress leads: he takes the open batch, writes it with one write, syncs with one sync, takes its records into `catalog_` and the places of
+// its messages into the index, publishes the new heads, and completes the tickets. Meanwhile the next batch gathers. There is one leader at a
+// time; nobody else writes, and no lock is held while the disk works.
+//
+// Invariants
+//   1. Offsets and positions are given as records are placed. When a batch fails, so does the one that gathered meanwhile, and both are given
+//      again: there are no holes, and nothing of a batch that failed is ever visible. What it left on disk is overwritten by the next batch,
+//      whose incarnation is higher, or cut off by recovery.
+//   2. `catalog_` and the index hold what was committed, and are changed by the records of a batch, in their order, by the leader alone: what
+//      recovery reads is taken in by the same code. A checkpoint is a copy of them between two batches.
+//   3. A stream's head is published after its batch is as durable as the options ask for; so nobody receives what a crash could take back.
+//   4. A segment is sealed when it and all before it are on stable storage. So only the last may hold anything unsynced.
+//   5. A segment's file goes when nothing in it is wanted and neither of the two manifests names it.
+//
+// Locks: `mutex_` (what gathers) before `state_` (what is committed) before a segment's. Foreign code runs under none; listeners store their
+// heads under `state_`.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/clock.hpp>
+#include <mailroom/base/error.hpp>
+#include <mailroom/journal/catalog.hpp>
+#include <mailroom/journal/files.hpp>
+#include <mailroom/journal/format.hpp>
+#include <mailroom/journal/options.hpp>
+#include <mailroom/journal/port.hpp>
+#include <mailroom/journal/segment.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// The directories this process has open. With the error category, the only object of the library that is global.
+class open_directories {
+public:
+    /// False: it is open.
+    static bool enter(const std::string& identity) {
+        const std::lock_guard lock(all().mutex);
+        return all().names.insert(identity).second;
+    }
+    static void leave(const std::string& identity) noexcept {
+        const std::lock_guard lock(all().mutex);
+        all().names.erase(identity);
+    }
+
+private:
+    struct table {
+        std::mutex mutex;
+        std::set<std::string> names;
+    };
+    [[gnu::visibility("default")]] static table& all() {
+        static table* const one = new table; // never destroyed: a journal may be closed by the destructor of a static object
+        return *one;
+    }
+};
+
+template <class Files>
+class log_engine final : public log_port, public std::enable_shared_from_this<log_engine<Files>> {
+    using file = typename Files::file;
+    using segment_ptr = std::shared_ptr<segment<Files>>;
+
+public:
+    /// Opens the directory, or makes it. Throws errc::invalid, in_use, io, corrupt, with a sentence.
+    log_engine(std::string directory, const journal_options& o, Files files);
+    /// Writes what is left, and that it was closed. Nobody uses it any more.
+    ~log_engine();
+
+    // log_port
+    endpoint_ref open(std::string_view name, const endpoint_shape& shape, const schema& own, const std::function<void(const schema&)>& check) override;
+    std::uint16_t schema_number(std::uint32_t endpoint, const schema& own) override;
+    std::uint32_t subscribe(std::uint32_t endpoint, std::string_view name, std::uint32_t mode, const std::vector<cursor_image>& at) override;
+    void unsubscribe(std::uint32_t endpoint, std::string_view name) override;
+    void put_cursor(std::uint32_t cursor, const cursor_image& at) override;
+    void look(const std::function<void(const catalog&)>& at) override {
+        const std::lock_guard lock(state_);
+        at(catalog_);
+    }
+    void attach(std::uint32_t stream, stream_listener& l) override;
+    void detach(std::uint32_t stream) noexcept override;
+    void detach(change_source& s) noexcept override;
+    void mark(change_source& s) noexcept override;
+    placed place(std::span<draft> drafts, const admission& admit, ticket* t) override;
+    void enrol(ticket& t) override;
+    void wait(ticket& t) noexcept override;
+    bool lead_for(ticket& t) noexcept override;
+    bool push() noexcept override;
+    void push_settlements() noexcept override;
+    offset placed_until(std::uint32_t stream) noexcept override;
+    void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept override;
+    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept override;
+    offset first_stored(std::uint32_t stream) noexcept override;
+    std::uint64_t seed() const noexcept override { return seed_; }
+    mailroom::durability durability() const noexcept override { return options_.durability; }
+    mailroom::clock& clock() const noexcept override { return clock_; }
+    std::size_t largest_batch() const noexcept override { return options_.segment_bytes / 2; }
+    offset suspects_until(std::uint32_t stream) noexcept override {
+        const auto at = suspects_.find(stream);
+        return at != suspects_.end() ? at->second : 0;
+    }
+    bool is_open() const noexcept override { return !closed_.load(std::memory_order_acquire); }
+
+    // what the journal's owner asks
+    const recovery_report& recovered() const noexcept { return recovered_; }
+    void flush();
+    verify_report verify(const progress& tell);
+    compact_report compact(const progress& tell);
+    /// No endpoint can do anything any more. Commits what is there.
+    void close() noexcept;
+    /// For a thread that commits for others: waits until something is there, or `stop`, and commits it.
+    void keep(const std::atomic<bool>& stop) noexcept;
+    void wake_keeper() noexcept {
+        keeper_word_.fetch_add(1, std::memory_order_seq_cst);
+        clock_.unpark(keeper_word_);
+    }
+    void set_keeper(bool there) noexcept { has_keeper_.store(there, std::memory_order_seq_cst); }
+    const Files& files() const noexcept { return files_; }
+    const std::string& directory() const noexcept { return directory_; }
+
+private:
+    static constexpr std::size_t buffered = std::size_t{64} << 10;  // so much gathers before it is written, where nobody waits
+    static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
+    static constexpr std::size_t a_step = std::size_t{64} << 10;    // of writing that is done for the good of all
+    static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
+    static constexpr std::size_t most_open = 128; // files of segments
+
+    // What gathers, or is being written.
+    struct batch {
+        std::vector<std::byte> bytes; // with room for its header in front
+        std::uint32_t records = 0;
+        std::uint64_t base = 0; // its position
+        ticket* first = nullptr;
+        ticket* last = nullptr;
+        unsigned waiting = 0;  // threads
+        bool wanted = false;   // somebody who is not a waiting thread wants it committed
+        bool to_sync = false;  // whatever the options say
+        bool holds_more = false; // than deliveries
+        std::vector<std::pair<change_source*, std::vector<std::byte>>> collected;
+        std::size_t size() const noexcept { return bytes.size(); }
+    };
+    struct slot { // a stream somebody has open
+        stream_listener* listener = nullptr;
+        offset placed = 0; // the next offset
+    };
+    struct arrival { // so many messages have come for somebody
+        std::uint32_t stream = 0;
+        stream_listener* listener = nullptr;
+        std::size_t n = 0;
+    };
+    // Where one run of messages lies.
+    struct extent {
+        segment_ptr where;
+        std::size_t which = 0; // of its runs
+        offset first = 0;
+    };
+    struct spot {
+        segment_ptr where;
+        std::uint64_t position = 0;
+    };
+    struct lookup { // of a message
+        segment_ptr where;
+        std::uint64_t position = 0;
+        const run* in = nullptr; // its place has to be read from the file beside the segment
+        run copy{};
+        std::uint32_t number = 0;
+    };
+
+    // commit.hpp
+    void start(batch& b, std::uint64_t base) noexcept;
+    void append(batch& b, const draft& d, offset o);
+    void link(batch& b, ticket& t) noexcept;
+    void gather(std::unique_lock<std::mutex>& lock) noexcept;
+    void collect(batch& b) noexcept;
+    void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
+    failure write(batch& b, std::uint64_t& check) noexcept;
+    void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
+    void take(const record& r, const segment_ptr& where);
+    void publish(const batch& b, std::vector<arrival>& arrivals);
+    void finish(ticket* chain, const failure& why) noexcept;
+    static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
+    void place_declaration(record_kind kind, std::uint32_t stream, const std::vector<std::byte>& payload);
+    draft make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const;
+    failure refusal() const;
+
+    // upkeep.hpp
+    failure make_room(std::uint64_t base, std::size_t n) noexcept;
+    failure rotate(std::uint64_t base) noexcept;
+    void tend() noexcept;
+    void write_indexes();
+    failure checkpoint(bool clean);
+    std::vector<std::byte> encode_state(bool clean);
+    bool is_wanted(const segment_ptr& s, std::uint64_t* live = nullptr);
+    bool is_live(std::uint32_t stream, offset o);
+    offset retained_from(std::uint32_t stream) noexcept;
+    std::size_t retire();
+    std::uint64_t move_survivors(const segment_ptr& s, std::size_t most);
+    void remove_doomed() noexcept;
+    void drop(const segment_ptr& s);
+    void limit_open_files(const segment_ptr& used) noexcept;
+    std::uint64_t bytes_stored() noexcept;
+
+    // reading.hpp
+    bool find(std::uint32_t stream, offset o, lookup& l);
+    bool rebuild_index(const segment_ptr& s);
+    template <class Fn>
+    std::optional<damage> scan(const segment_ptr& s, std::uint64_t until, Fn fn);
+
+    // recovery.hpp
+    void lock_directory();
+    void open_all();
+    void read_manifest(std::vector<std::string>& names);
+    bool decode_state(bytes_view body, const std::string& path);
+    void recover(std::vector<std::string>& names);
+    std::uint64_t replay(segment_ptr& last, std::vector<std::string>& names);
+    void report(const std::string& path, std::uint64_t byte, std::string what);
+    std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
+    std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from, std::uint64_t size);
+    void apply_recovered(const record& r, const segment_ptr& s);
+    void open_last(const segment_ptr& last, std::uint64_t at);
+    void begin_anew();
+
+    const Files files_;
+    const std::string directory_;
+    const journal_options options_;
+    mailroom::clock& clock_;
+    std::string identity_;
+    file lock_file_;
+    journal_id id_{};
+    std::uint64_t seed_ = 0;
+    recovery_report recovered_;
+    std::map<std::uint32_t, offset> suspects_; // fixed once it is open
+    bool read_only_ = false;
+    bool is_new_ = false;
+
+    std::mutex mutex_; // what gathers
+    batch open_;
+    std::vector<std::byte> spare_buffer_;
+    std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
+    bool leading_ = false;
+    unsigned expected_ = 1; // threads that waited for the last batch
+    failure broken_ = errc{};       // a sync failed: nothing is written any more
+    std::atomic<bool> closed_{false};
+    std::atomic<std::uint32_t> epoch_{0}; // batches that are over
+    std::atomic<unsigned> joined_{0};     // threads that wait for the open batch
+    std::mutex dirty_mutex_;              // held for a few instructions
+    std::vector<change_source*> dirty_;
+    std::atomic<bool> has_keeper_{false};
+    std::atomic<std::uint32_t> keeper_word_{0};
+
+    // The leader's.
+    segment_ptr current_;
+    std::shared_ptr<file> current_file_;
+    std::uint64_t zeroed_ = 0; // bytes of its file that are there already
+    std::uint64_t chain_ = 0;  // the checksum of the last batch header
+    std::atomic<std::uint64_t> incarnation_{1};
+    std::uint64_t durable_ = 0;
+
+    std::mutex state_; // what is committed
+    catalog catalog_;
+    std::map<std::uint64_t, segment_ptr> segments_;
+    std::unordered_map<std::uint32_t, std::vector<extent>> extents_;          // in the order of their offsets
+    std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_;         // messages that lie elsewhere now
+    std::uint64_t applied_ = 0;
+    std::uint64_t applied_chain_ = 0;
+    std::uint64_t applied_durable_ = 0;
+
+    std::mutex upkeep_; // one does it at a time
+    std::uint64_t checkpointed_ = 0;
+    std::vector<segment_ptr> unindexed_; // sealed, the file beside them not written; under `state_`
+    struct doomed {
+        std::string path;
+        unsigned checkpoints = 0; // still to be written before it may go
+    };
+    std::vector<doomed> doomed_;
+    bool has_spare_ = false;
+    std::uint64_t spare_bytes_ = 0;
+    std::atomic<std::uint64_t> segments_freed_{0};
+    std::vector<std::weak_ptr<segment<Files>>> recently_opened_;
+};
+
+} // namespace mailroom::detail

@@ -1,0 +1,594 @@
+// Opening: the manifest, then what was committed since.
+//
+// Where the stream of batches ends, recovery asks whether what follows was ever safe. Each batch says up to where everything was on stable
+// storage when it was written, and so does the manifest. What cannot be read at or above the highest such place is a write that a crash left
+// incomplete: it is cut off, with whatever follows. Below it, it is damage: never cut off as if it were a torn end, but refused, or stepped over.
+#pragma once
+
+#include <mailroom/journal/detail/commit.hpp>
+#include <mailroom/journal/detail/reading.hpp>
+#include <mailroom/journal/detail/upkeep.hpp>
+
+#include <random>
+
+namespace mailroom::detail {
+
+template <class Files>
+log_engine<Files>::log_engine(std::string directory, const journal_options& o, Files files)
+    : files_(std::move(files)), directory_(std::move(directory)), options_(o), clock_(o.clock != nullptr ? *o.clock : system_clock()) {
+    if (directory_.empty()) { fail(errc::invalid, "a journal needs a directory"); }
+    if (o.segment_bytes < (std::size_t{64} << 10) || o.segment_bytes > (std::uint64_t{4} << 30)) {
+        fail(errc::invalid, "journal_options.segment_bytes is outside 64 KiB .. 4 GiB");
+    }
+    if (o.durability > mailroom::durability::none) { fail(errc::invalid, "journal_options.durability is none of commit, write, none"); }
+    if (o.on_damage > mailroom::on_damage::salvage) { fail(errc::invalid, "journal_options.on_damage is none of refuse, read_only, salvage"); }
+    read_only_ = o.on_damage == mailroom::on_damage::read_only;
+    lock_directory();
+    try {
+        open_all();
+    } catch (...) {
+        open_directories::leave(identity_);
+        throw;
+    }
+}
+
+template <class Files>
+log_engine<Files>::~log_engine() {
+    close();
+    open_directories::leave(identity_);
+}
+
+template <class Files>
+void log_engine<Files>::close() noexcept {
+    if (closed_.load(std::memory_order_acquire)) { return; }
+    if (!read_only_) {
+        try {
+            flush();
+        } catch (...) {}
+    }
+    {
+        std::unique_lock lock(mutex_);
+        closed_.store(true, std::memory_order_release);
+        while (leading_) {
+            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+            lock.unlock();
+            clock_.park(epoch_, e, clock::never);
+            lock.lock();
+        }
+    }
+    if (read_only_ || broken_.kind() != errc{}) { return; }
+    const std::lock_guard lock(upkeep_);
+    try {
+        write_indexes();
+        checkpoint(true);
+    } catch (...) {}
+}
+
+template <class Files>
+void log_engine<Files>::report(const std::string& path, std::uint64_t byte, std::string what) {
+    if (options_.on_damage == mailroom::on_damage::refuse) {
+        fail(errc::corrupt, path + ", byte " + std::to_string(byte) + ": " + what +
+                                ". What was stored there is at risk; nothing was changed. on_damage::read_only opens what is intact for reading, "
+                                "on_damage::salvage goes on without the rest and reports it");
+    }
+    recovered_.damages.push_back({path, byte, std::move(what)});
+}
+
+template <class Files>
+void log_engine<Files>::lock_directory() {
+    std::error_code ec = read_only_ ? files_.is_writable(directory_) : until_done([&] { return files_.make_directory(directory_); });
+    std::vector<std::string> names;
+    if (const auto listed = files_.list(directory_, names)) {
+        if (listed == std::errc::not_a_directory || ec == std::errc::not_a_directory) {
+            fail(errc::invalid, "'" + directory_ + "' is a file; a journal is a directory");
+        }
+        io_failure("cannot open the journal's directory", directory_, ec ? ec : listed).raise();
+    }
+    if (!read_only_ && !ec) { ec = files_.is_writable(directory_); }
+    if (!read_only_ && ec) { io_failure("cannot write to the journal's directory", directory_, ec).raise(); }
+    if (const auto unknown = files_.identity(directory_, identity_)) { io_failure("cannot look at", directory_, unknown).raise(); }
+    for (const std::string& n : names) { // a directory of somebody else's is left as it is
+        const bool ours = n == manifest_name || n == old_manifest_name || n == new_manifest_name || n == lock_name || n == spare_name ||
+                          position_in(n, ".log") || position_in(n, ".idx");
+        if (!ours) {
+            fail(errc::invalid, "'" + directory_ + "' holds '" + n + "', which is no file of a journal: a journal wants a directory of its own");
+        }
+    }
+    if (!open_directories::enter(identity_)) { fail(errc::in_use, "'" + directory_ + "' is open in this process already"); }
+    try {
+        if (read_only_ && ec) { return; } // nobody can write here, so nobody does
+        const std::string path = directory_ + '/' + lock_name;
+        ec = until_done([&] { return files_.open(path, open_mode::write, lock_file_); });
+        if (ec == std::errc::no_such_file_or_directory) {
+            ec = until_done([&] { return files_.open(path, open_mode::create, lock_file_); });
+            if (ec == std::errc::file_exists) { ec = until_done([&] { return files_.open(path, open_mode::write, lock_file_); }); }
+        }
+        if (ec) { io_failure("cannot open", path, ec).raise(); }
+        if (const auto busy = until_done([&] { return files_.lock(lock_file_); })) {
+            if (busy == std::errc::device_or_resource_busy) { fail(errc::in_use, "another process has the journal '" + directory_ + "' open"); }
+            io_failure("cannot lock", path, busy).raise();
+        }
+    } catch (...) {
+        open_directories::leave(identity_);
+        throw;
+    }
+}
+
+template <class Files>
+void log_engine<Files>::open_all() {
+    std::vector<std::string> names;
+    if (const auto ec = files_.list(directory_, names)) { io_failure("cannot list", directory_, ec).raise(); }
+    read_manifest(names);
+    if (is_new_) {
+        begin_anew();
+    } else {
+        recover(names);
+    }
+    {
+        const std::lock_guard lock(state_);
+        recovered_.segments = segments_.size();
+    }
+    recovered_.bytes = bytes_stored();
+    start(open_, applied_);
+}
+
+template <class Files>
+void log_engine<Files>::begin_anew() {
+    if (read_only_) { fail(errc::not_found, "'" + directory_ + "' holds no journal"); }
+    std::random_device random;
+    for (auto& b : id_) { b = static_cast<std::byte>(random()); }
+    seed_ = seed_of(id_);
+    if (failure why = rotate(0); why.kind() != errc{}) { why.raise(); }
+    if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
+}
+
+/// Takes in the newest manifest that can be read.
+template <class Files>
+void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
+    const auto has = [&](std::string_view name) { return std::binary_search(names.begin(), names.end(), name); };
+    const bool has_segments = std::any_of(names.begin(), names.end(), [](const std::string& n) { return position_in(n, ".log").has_value(); });
+    std::string problem;
+    for (const char* const name : {manifest_name, old_manifest_name}) {
+        if (!has(name)) { continue; }
+        const std::string path = directory_ + '/' + name;
+        std::vector<std::byte> bytes;
+        if (const auto ec = read_file(files_, path, bytes)) { io_failure("cannot read", path, ec).raise(); }
+        bytes_view body;
+        std::uint64_t number = 0;
+        const char* wrong = sealed_file::decode(sealed_file::manifest_word, bytes, id_, number, body);
+        if (wrong == nullptr) {
+            seed_ = seed_of(id_);
+            try {
+                if (decode_state(body, path)) { return; }
+                wrong = "its contents make no sense";
+            } catch (const error&) { wrong = "its contents make no sense"; }
+        }
+        report(path, 0, wrong);
+        segments_.clear();
+        extents_.clear();
+        moved_.clear();
+        catalog_ = catalog();
+    }
+    if (!has_segments && !has(manifest_name) && !has(old_manifest_name)) {
+        is_new_ = true;
+        return;
+    }
+    // A first opening that a crash interrupted leaves a segment without a batch, and no manifest.
+    if (!has(manifest_name) && !has(old_manifest_name)) {
+        bool empty = true;
+        for (const std::string& n : names) {
+            const auto first = position_in(n, ".log");
+            if (!first) { continue; }
+            std::vector<std::byte> bytes;
+            if (const auto ec = read_file(files_, directory_ + '/' + n, bytes)) { io_failure("cannot read", n, ec).raise(); }
+            empty = empty && *first == 0 &&
+                    std::all_of(bytes.begin() + static_cast<std::ptrdiff_t>(std::min(bytes.size(), segment_header::size)), bytes.end(),
+                                [](std::byte b) { return b == std::byte{}; });
+        }
+        if (empty && !read_only_) {
+            for (const std::string& n : names) {
+                if (n != lock_name) { static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + n); })); }
+            }
+            is_new_ = true;
+            return;
+        }
+        report(directory_ + '/' + manifest_name, 0, "the file is missing");
+    }
+    // Without a manifest everything is read, from the first segment on.
+    for (const std::string& n : names) {
+        const auto first = position_in(n, ".log");
+        if (!first) { continue; }
+        std::vector<std::byte> bytes;
+        segment_header h;
+        std::uint32_t version = 0;
+        if (read_file(files_, directory_ + '/' + n, bytes) || segment_header::decode(bytes, h, version) != nullptr || h.first != *first) { continue; }
+        id_ = h.id;
+        seed_ = seed_of(id_);
+        applied_ = *first;
+        segments_.emplace(*first, std::make_shared<segment<Files>>(directory_, *first));
+        return;
+    }
+    fail(errc::corrupt, "'" + directory_ + "' holds no manifest and no segment that can be read");
+}
+
+template <class Files>
+bool log_engine<Files>::decode_state(bytes_view body, const std::string&) {
+    wire_reader from(body);
+    recovered_.clean = from.var() != 0;
+    incarnation_.store(from.u64());
+    applied_ = from.u64();
+    applied_chain_ = from.u64();
+    applied_durable_ = from.u64();
+    for (std::size_t n = from.count(3); n != 0; --n) {
+        const std::uint64_t first = from.var(), length = from.var();
+        const bool sealed = from.var() != 0;
+        auto s = std::make_shared<segment<Files>>(directory_, first);
+        s->set_end(first + length);
+        if (sealed) {
+            std::vector<run> runs;
+            for (std::size_t i = from.count(4); i != 0; --i) {
+                run r;
+                r.stream = from.var_as<std::uint32_t>();
+                r.first = from.var();
+                r.count = from.var_as<std::uint32_t>();
+                r.start = from.var();
+                runs.push_back(r);
+            }
+            s->set_runs(std::move(runs));
+            for (std::size_t i = 0; i < s->runs().size(); ++i) { extents_[s->runs()[i].stream].push_back({s, i, s->runs()[i].first}); }
+        }
+        segments_.emplace(first, std::move(s));
+    }
+    for (std::size_t n = from.count(3); n != 0; --n) {
+        auto& all = moved_[from.var_as<std::uint32_t>()];
+        for (std::size_t i = from.count(3); i != 0; --i) {
+            const offset o = from.var();
+            const auto where = segments_.find(from.var());
+            const std::uint64_t skip = from.var();
+            if (where == segments_.end()) { return false; }
+            all.insert_or_assign(o, spot{where->second, where->first + skip});
+        }
+    }
+    catalog_ = catalog::read(from);
+    from.expect_end();
+    return !segments_.empty();
+}
+
+template <class Files>
+void log_engine<Files>::recover(std::vector<std::string>& names) {
+    // Segments the manifest names have to be there. One that is listed in the old manifest only may have gone since.
+    for (auto at = segments_.begin(); at != segments_.end();) {
+        const segment_ptr s = at->second;
+        ++at;
+        auto opened = s->open(files_, open_mode::read);
+        std::array<std::byte, segment_header::size> head;
+        std::size_t got = 0;
+        segment_header h;
+        std::uint32_t version = 0;
+        const char* wrong = "the file is missing or cannot be opened";
+        if (!opened && std::binary_search(names.begin(), names.end(), file_name(s->first(), ".log"))) { opened.error().raise(); }
+        if (opened) {
+            if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", s->path(), ec).raise(); }
+            wrong = segment_header::decode(std::span(head).first(got), h, version);
+            if (wrong == nullptr && (h.id != id_ || h.first != s->first())) { wrong = "the file is a segment of another journal, or another one of this"; }
+            if (version != format_version) { fail(errc::corrupt, s->path() + ": " + wrong); }
+            std::uint64_t size = 0;
+            if (wrong == nullptr && s->sealed() && !files_.size(**opened, size) && size < s->byte_of(s->end())) { wrong = "the file is shorter than it was"; }
+        }
+        if (wrong == nullptr) { continue; }
+        report(s->path(), 0, wrong);
+        if (!opened) { // nothing of it can be had
+            for (const run& r : s->runs()) {
+                std::erase_if(extents_[r.stream], [&](const extent& e) { return e.where == s; });
+            }
+            for (auto& [stream, all] : moved_) {
+                std::erase_if(all, [&](const auto& m) { return m.second.where == s; });
+            }
+            segments_.erase(s->first());
+        }
+        limit_open_files(s);
+    }
+    segment_ptr last;
+    const std::uint64_t end = replay(last, names);
+    const bool unclean = !recovered_.clean;
+    if (unclean) {
+        for (const auto& [number, s] : catalog_.streams()) { suspects_[number] = s.next; }
+    }
+    applied_ = end;
+    applied_durable_ = std::max(applied_durable_, std::min(end, durable_));
+    chain_ = applied_chain_;
+    durable_ = end;
+    if (read_only_) {
+        current_ = last;
+        return;
+    }
+    incarnation_.fetch_add(1);
+    open_last(last, end);
+    // Files nobody knows: of a crash in the middle of making or removing one.
+    for (const std::string& n : names) {
+        const auto log = position_in(n, ".log"), index = position_in(n, ".idx");
+        if (n == spare_name) {
+            has_spare_ = true;
+            continue;
+        }
+        if ((log && !segments_.contains(*log)) || (index && !segments_.contains(*index)) || n == new_manifest_name) {
+            static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + n); }));
+        }
+    }
+    if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
+}
+
+/// The segment that is written to from now on: what is beyond its last batch goes.
+template <class Files>
+void log_engine<Files>::open_last(const segment_ptr& last, std::uint64_t at) {
+    if (last == nullptr) { // it is missing: begin another
+        if (failure why = rotate(at); why.kind() != errc{}) { why.raise(); }
+        return;
+    }
+    auto opened = last->open(files_, open_mode::write);
+    if (!opened) { opened.error().raise(); }
+    current_ = last;
+    current_file_ = *opened;
+    const std::uint64_t end = last->byte_of(at);
+    std::uint64_t size = 0;
+    auto ec = until_done([&] { return files_.size(*current_file_, size); });
+    if (!ec && size > end && !recovered_.clean) {
+        ec = until_done([&] { return files_.truncate(*current_file_, end); });
+        size = end;
+    }
+    if (!ec) { ec = until_done([&] { return files_.sync_all(*current_file_); }); } // what was read is now durable
+    if (ec) { io_failure("cannot cut", last->path(), ec).raise(); }
+    zeroed_ = size;
+}
+
+template <class Files>
+void log_engine<Files>::apply_recovered(const record& r, const segment_ptr& s) {
+    if (r.head.kind == record_kind::message) {
+        // A message lost to damage leaves a hole in the index, not in the offsets.
+        const auto known = catalog_.streams().find(r.head.stream);
+        if (known == catalog_.streams().end() || r.head.offset < known->second.next) { fail(errc::corrupt, "a message out of order"); }
+    }
+    take(r, s);
+    ++recovered_.replayed;
+}
+
+/// Reads what was committed after the checkpoint. Returns where it ends; `last` is the segment that ends there.
+template <class Files>
+std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::string>& names) {
+    std::uint64_t at = applied_, chain = applied_chain_, lowest_incarnation = 0;
+    durable_ = applied_durable_;
+    const std::uint64_t checkpoint_at = at;
+    const bool no_manifest = catalog_.next_stream() == 1 && catalog_.endpoints().empty() && recovered_.damages.size() != 0;
+    auto where = segments_.upper_bound(at);
+    if (where != segments_.begin()) { --where; }
+    if (where == segments_.end() || where->second->sealed()) {
+        if (where != segments_.end() && where->second->end() == at) {
+            // The checkpoint stands at the very end of a sealed one: goes on in the next, if there is one.
+        }
+        last = nullptr;
+    } else {
+        last = where->second;
+    }
+    // Of the segment that was open, the places of what was committed before the checkpoint are made again.
+    bool jumped = no_manifest;
+    if (last != nullptr && last->first() < at) {
+        last->set_end(at);
+        std::map<std::uint32_t, offset> next;
+        const auto note = [&](const record& r) {
+            if (r.head.kind != record_kind::message) { return; }
+            bool is_new = false;
+            const std::size_t which = last->add(r.head.stream, r.head.offset, r.head.position, is_new);
+            if (is_new) { extents_[r.head.stream].push_back({last, which, r.head.offset}); }
+        };
+        std::optional<damage> wrong;
+        auto opened = last->open(files_, open_mode::read);
+        if (!opened) { opened.error().raise(); }
+        file_window<Files> window(files_, **opened);
+        for (std::uint64_t p = last->first(); p < at;) { // record by record: what is damaged has no place
+            batch_header b;
+            if (batch_header::decode(window.at(last->byte_of(p), batch_header::size), p, seed_, b)) {
+                p += batch_header::size;
+                continue;
+            }
+            record_header h;
+            const bool is_record = record_header::decode(window.at(last->byte_of(p), record_header::size), p, seed_, h);
+            const auto r = is_record ? decode_record(window.at(last->byte_of(p), h.whole()), p, seed_) : std::nullopt;
+            if (r) {
+                note(*r);
+                p += h.whole();
+                continue;
+            }
+            if (!wrong) {
+                wrong = damage{last->path(), last->byte_of(p), "a record is damaged"};
+                report(wrong->file, wrong->byte, wrong->what);
+            }
+            p += alignment;
+        }
+    }
+    while (true) {
+        bool progressed = false;
+        std::string what = "the stream of batches ends";
+        std::uint64_t broken_at = at;
+        if (last != nullptr) {
+            auto opened = last->open(files_, open_mode::read);
+            if (!opened) { opened.error().raise(); }
+            file_window<Files> window(files_, **opened);
+            std::vector<record> records;
+            for (;;) {
+                batch_header h;
+                broken_at = at;
+                what = "the header of a batch is damaged";
+                if (!batch_header::decode(window.at(last->byte_of(at), batch_header::size), at, seed_, h)) { break; }
+                if (!jumped && (h.previous != chain || h.incarnation < lowest_incarnation)) {
+                    what = "a batch does not follow the one before";
+                    break;
+                }
+                const bytes_view body = window.at(last->byte_of(at) + batch_header::size, static_cast<std::size_t>(h.length));
+                records.clear();
+                bool whole = body.size() == h.length;
+                for (std::size_t done = 0; whole && done < body.size();) {
+                    broken_at = at + batch_header::size + done;
+                    const auto r = decode_record(body.subspan(done), broken_at, seed_);
+                    whole = r.has_value();
+                    if (!r) { break; }
+                    records.push_back(*r);
+                    done += r->head.whole();
+                }
+                what = "a record is damaged";
+                if (!whole || records.size() != h.records) { break; }
+                try {
+                    for (const record& r : records) { apply_recovered(r, last); }
+                } catch (const error& e) {
+                    what = e.what();
+                    break;
+                }
+                at += batch_header::size + h.length;
+                chain = load_le<std::uint64_t>(window.at(last->byte_of(h.position), 8).data());
+                lowest_incarnation = h.incarnation;
+                durable_ = std::max(durable_, h.durable_upto);
+                jumped = false;
+                progressed = true;
+                last->set_end(at);
+                recovered_.clean = false;
+            }
+        }
+        // Goes on in the segment that begins here, if there is one.
+        const std::string next_name = file_name(at, ".log");
+        if ((last == nullptr || at != last->first()) && std::binary_search(names.begin(), names.end(), next_name)) {
+            auto next = std::make_shared<segment<Files>>(directory_, at);
+            auto opened = next->open(files_, open_mode::read);
+            if (!opened) { opened.error().raise(); }
+            std::array<std::byte, segment_header::size> head;
+            std::size_t got = 0;
+            segment_header h;
+            std::uint32_t version = 0;
+            if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", next->path(), ec).raise(); }
+            if (segment_header::decode(std::span(head).first(got), h, version) == nullptr && h.id == id_ && h.first == at) {
+                if (last != nullptr) {
+                    last->seal();
+                    if (last->has_places()) { unindexed_.push_back(last); }
+                }
+                if (!segments_.contains(at)) { segments_.emplace(at, next); }
+                last = segments_.at(at);
+                durable_ = std::max(durable_, at); // one is begun when the one before is safe
+                continue;
+            }
+        }
+        // The end, or damage: whatever was ever safe has to be there.
+        bool remains = false;
+        const std::uint64_t safe = std::max(durable_, last != nullptr ? durable_beyond(last, at, names, remains) : durable_);
+        if (last == nullptr || at >= safe) {
+            if (last != nullptr && remains) { recovered_.clean = false; }
+            break;
+        }
+        static_cast<void>(progressed);
+        report(last->path(), last->byte_of(broken_at), what);
+        const std::uint64_t resumed = salvage_from(last, at, safe);
+        jumped = true;
+        recovered_.clean = false;
+        if (resumed != 0) {
+            at = resumed;
+            last->set_end(at);
+            continue;
+        }
+        // Nothing more in this segment: the next one there is.
+        std::uint64_t next = 0;
+        for (const std::string& n : names) {
+            const auto first = position_in(n, ".log");
+            if (first && *first > last->first() && (next == 0 || *first < next)) { next = *first; }
+        }
+        if (next == 0) {
+            at = std::max(at, std::min(safe, last->end()));
+            break;
+        }
+        at = next;
+        last->set_end(at);
+    }
+    static_cast<void>(checkpoint_at);
+    applied_chain_ = chain;
+    return at;
+}
+
+/// Up to where everything was once safe, as far as what lies beyond `from` can tell. `remains`: there is something of this life of the file.
+template <class Files>
+std::uint64_t log_engine<Files>::durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains) {
+    std::uint64_t highest = 0, last_seen = from;
+    const auto look = [&](const segment_ptr& one, std::uint64_t first) {
+        auto opened = one->open(files_, open_mode::read);
+        if (!opened) { return; }
+        std::uint64_t size = 0;
+        if (files_.size(**opened, size)) { return; }
+        file_window<Files> window(files_, **opened);
+        for (std::uint64_t at = first; one->byte_of(at) + batch_header::size <= size; at += alignment) {
+            const bytes_view b = window.at(one->byte_of(at), batch_header::size);
+            if (b.size() < batch_header::size) { return; }
+            const bool names_itself = load_le<std::uint64_t>(b.data() + 8) == at || load_le<std::uint64_t>(b.data() + 16) == at;
+            if (!names_itself) { continue; }
+            last_seen = std::max(last_seen, at + alignment);
+            batch_header h;
+            if (batch_header::decode(b, at, seed_, h)) { highest = std::max(highest, h.durable_upto); }
+        }
+    };
+    look(s, from);
+    for (const std::string& n : names) {
+        const auto first = position_in(n, ".log");
+        if (!first || *first <= s->first()) { continue; }
+        auto later = std::make_shared<segment<Files>>(directory_, *first);
+        std::array<std::byte, segment_header::size> head;
+        std::size_t got = 0;
+        segment_header h;
+        std::uint32_t version = 0;
+        auto opened = later->open(files_, open_mode::read);
+        if (!opened || read_all(files_, **opened, 0, head, got)) { continue; }
+        if (segment_header::decode(std::span(head).first(got), h, version) != nullptr || h.id != id_ || h.first != *first) { continue; }
+        if (*first > from) { highest = std::max(highest, *first); }
+        look(later, *first);
+    }
+    if (last_seen > from) {
+        remains = true;
+        recovered_.cut_bytes = last_seen - from;
+    }
+    return highest;
+}
+
+/// Takes in what is intact of a damaged batch, and says where the next whole one begins; 0: there is none in this segment.
+template <class Files>
+std::uint64_t log_engine<Files>::salvage_from(const segment_ptr& s, std::uint64_t from, std::uint64_t) {
+    recovered_.cut_bytes = 0;
+    auto opened = s->open(files_, open_mode::read);
+    if (!opened) { return 0; }
+    std::uint64_t size = 0;
+    if (files_.size(**opened, size)) { return 0; }
+    file_window<Files> window(files_, **opened);
+    bool is_first = true;
+    for (std::uint64_t at = from; s->byte_of(at) + record_header::size <= size;) {
+        batch_header b;
+        if (batch_header::decode(window.at(s->byte_of(at), batch_header::size), at, seed_, b)) {
+            if (!is_first) { return at; } // the one that is damaged may have kept its header
+            is_first = false;
+            at += batch_header::size;
+            continue;
+        }
+        is_first = false;
+        record_header h;
+        if (record_header::decode(window.at(s->byte_of(at), record_header::size), at, seed_, h)) {
+            const auto r = decode_record(window.at(s->byte_of(at), h.whole()), at, seed_);
+            if (r) {
+                try {
+                    apply_recovered(*r, s);
+                } catch (const error&) {} // of something that is lost
+                at += h.whole();
+                s->set_end(at);
+                continue;
+            }
+            if (h.kind == record_kind::message) { catalog_.skip_to(h.stream, h.offset + 1); }
+            recovered_.damages.push_back({s->path(), s->byte_of(at), "a record is damaged"});
+            at += alignment;
+            continue;
+        }
+        at += alignment;
+    }
+    return 0;
+}
+
+} // namespace mailroom::detail

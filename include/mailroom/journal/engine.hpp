@@ -1,0 +1,8 @@
+// The journal without types, whole: see detail/engine_class.hpp.
+#pragma once
+
+#include <mailroom/journal/detail/commit.hpp>
+#include <mailroom/journal/detail/reading.hpp>
+#include <mailroom/journal/detail/recovery.hpp>
+#include <mailroom/journal/detail/upkeep.hpp>
+#include <mailroom/journal/detail/verification.hpp>

@@ -1,0 +1,193 @@
+// port: what queues and topics ask of the journal they live in, and what it asks of them. Neither knows the other's type: a queue knows no
+// files, a journal no `T`.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/clock.hpp>
+#include <mailroom/base/result.hpp>
+#include <mailroom/base/wait.hpp>
+#include <mailroom/journal/catalog.hpp>
+#include <mailroom/journal/format.hpp>
+#include <mailroom/journal/options.hpp>
+#include <mailroom/message/receipt.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// Somebody who is told what became of what he placed. Completed once, by whoever led the commit, without a lock.
+struct ticket {
+    ticket* next = nullptr;
+    std::atomic<std::uint32_t> done{0};
+    offset first = no_offset;  // set as it is placed
+    failure why = errc{};      // set before `done`, errc{}: it is as durable as was asked for
+    bool waits = true;         // a thread waits for it: worth gathering for
+    void (*finish)(ticket&) noexcept = nullptr; // called instead of setting `done` alone, where there is one; sets it
+
+    bool is_done() const noexcept { return done.load(std::memory_order_acquire) != 0; }
+};
+
+/// A record on its way in. The payload is padded with zeros, and hashed.
+struct draft {
+    record_kind kind = record_kind::message;
+    std::uint32_t stream = 0;
+    std::uint16_t schema = 0;
+    std::uint32_t properties = 0;
+    std::int64_t time = 0;
+    mailroom::offset offset = no_offset; // of messages: given as they are placed
+    std::uint32_t length = 0;
+    std::uint64_t hash = 0;
+    bytes_view payload;
+
+    std::size_t whole() const noexcept { return record_header::size + payload.size(); }
+};
+
+/// A queue, or a partition of a topic, as its journal sees it.
+class stream_listener {
+public:
+    /// Messages below `head` are there. Called in order, under the journal's lock: it only stores.
+    virtual void advance(offset head) noexcept = 0;
+    /// So many have come: wakes who waits. Without a lock, and perhaps its last use of the journal.
+    virtual void arrived(std::size_t n) noexcept = 0;
+    /// The journal closes.
+    virtual void journal_closed() noexcept = 0;
+    /// Topics: which messages a rule retains, whoever has settled them.
+    virtual offset retained_from() noexcept { return no_offset; }
+    virtual bool retains(offset) noexcept { return false; }
+    /// Keeps it until `let_go`.
+    virtual void hold() noexcept = 0;
+    virtual void let_go() noexcept = 0;
+
+protected:
+    ~stream_listener() = default;
+};
+
+/// A cursor as its journal sees it: what it settles is collected with each commit.
+class change_source {
+public:
+    explicit change_source(std::uint32_t cursor) noexcept : cursor_(cursor) {}
+    std::uint32_t cursor() const noexcept { return cursor_; }
+    /// Moves what has changed into `steps`, as records carry it. Called under the journal's lock.
+    virtual void collect(std::vector<std::byte>& steps) noexcept = 0;
+    /// That was not written after all: it is to be given once more.
+    virtual void give_back(bytes_view steps) noexcept = 0;
+
+    std::atomic<bool> dirty{false};
+
+protected:
+    ~change_source() = default;
+
+private:
+    const std::uint32_t cursor_;
+};
+
+class log_port {
+public:
+    struct placed {
+        bool taken = false;
+        bool full = false; // `admit` said no
+        offset first = no_offset;
+        failure why = errc{};
+    };
+    struct admission {
+        bool (*ask)(void* whom, offset first);
+        void* whom;
+        bool operator()(offset first) const { return ask(whom, first); }
+    };
+    struct endpoint_ref {
+        std::uint32_t number = 0;
+        bool is_new = false;
+    };
+
+    // --------------------------------------------------------------------------------------------------------------- what there is
+
+    /// Finds an endpoint or declares it. Throws errc::already_exists for another kind or shape, and what `check` throws, which is shown
+    /// each schema it has; a schema of its own that is new is added.
+    virtual endpoint_ref open(std::string_view name, const endpoint_shape& shape, const schema& own, const std::function<void(const schema&)>& check) = 0;
+    /// The number of `own` among the schemas of an endpoint.
+    virtual std::uint16_t schema_number(std::uint32_t endpoint, const schema& own) = 0;
+    /// Declares a durable subscription; returns the first of its cursors.
+    virtual std::uint32_t subscribe(std::uint32_t endpoint, std::string_view name, std::uint32_t mode, const std::vector<cursor_image>& at) = 0;
+    virtual void unsubscribe(std::uint32_t endpoint, std::string_view name) = 0;
+    /// Moves a cursor, whatever it settled before. Not waited for.
+    virtual void put_cursor(std::uint32_t cursor, const cursor_image& at) = 0;
+    /// Looks at what is known, under the journal's lock.
+    virtual void look(const std::function<void(const catalog&)>& at) = 0;
+
+    // ----------------------------------------------------------------------------------------------------------------- who is there
+
+    virtual void attach(std::uint32_t stream, stream_listener& l) = 0;
+    virtual void detach(std::uint32_t stream) noexcept = 0;
+    /// After this nothing is collected from it any more; what it had is placed.
+    virtual void detach(change_source& s) noexcept = 0;
+    /// Something has changed.
+    virtual void mark(change_source& s) noexcept = 0;
+
+    // -------------------------------------------------------------------------------------------------------------------- committing
+
+    /// Puts records, messages of one stream in a row or others, into the batch that is next committed, all or none. `admit`, under the lock, is asked for
+    /// the offset of the first. `t` is completed with that batch. Waits where the batch is full.
+    virtual placed place(std::span<draft> drafts, const admission& admit, ticket* t) = 0;
+    /// Joins the batch that is next committed, without a record: also what is settled by now is in it.
+    virtual void enrol(ticket& t) = 0;
+    /// Waits until a ticket is done; commits, if nobody else does.
+    virtual void wait(ticket& t) noexcept = 0;
+    /// Commits what is there, unless somebody is at it; returns whether the ticket is done.
+    virtual bool lead_for(ticket& t) noexcept = 0;
+    /// Waits until all that was placed before is visible; false: there was nothing.
+    virtual bool push() noexcept = 0;
+    /// The same for all that was settled before.
+    virtual void push_settlements() noexcept = 0;
+    /// The offset the next message of a stream gets, committed or not.
+    virtual offset placed_until(std::uint32_t stream) noexcept = 0;
+    /// A record that is handed to the system at once, without waiting for the disk.
+    virtual void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept = 0;
+
+    // ----------------------------------------------------------------------------------------------------------------------- reading
+
+    /// Calls `found(i, record)` for each message first + i, of those whose bit is set, that is there and intact; `lost(i, damage)` for others
+    /// that cannot be read, `lost(i, nullptr)` for those that are not there.
+    using found_fn = std::function<void(unsigned, const record&)>;
+    using lost_fn = std::function<void(unsigned, const damage*)>;
+    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept = 0;
+    /// The first offset of a stream that is stored.
+    virtual offset first_stored(std::uint32_t stream) noexcept = 0;
+
+    virtual std::uint64_t seed() const noexcept = 0;
+    virtual mailroom::durability durability() const noexcept = 0;
+    virtual mailroom::clock& clock() const noexcept = 0;
+    /// A message that takes more, with its properties, is refused.
+    virtual std::size_t largest_batch() const noexcept = 0;
+    /// Messages below this were there when the journal was opened after a crash: who is handed one may be what killed the process.
+    virtual offset suspects_until(std::uint32_t stream) noexcept = 0;
+    virtual bool is_open() const noexcept = 0;
+    /// What every open endpoint is registered with, by its name. Two handles share one core.
+    struct tenant {
+        std::string name;
+        std::string type;   // of its messages
+        void* core = nullptr;
+        std::size_t handles = 0;
+        void (*close)(void* core) noexcept = nullptr;
+    };
+    std::recursive_mutex& tenants_mutex() noexcept { return tenants_mutex_; }
+    std::vector<tenant>& tenants() noexcept { return tenants_; }
+
+protected:
+    ~log_port() = default;
+
+private:
+    std::recursive_mutex tenants_mutex_;
+    std::vector<tenant> tenants_;
+};
+
+} // namespace mailroom::detail
