@@ -38,8 +38,8 @@ template <class T, class Persistence>
 class queue : public receiving<T, queue<T, Persistence>> {
     friend receiving<T, queue<T, Persistence>>;
     static_assert(!detail::is_transient<Persistence>, "mailroom: queue<T, transient<...>> needs #include <mailroom/store/transient.hpp>");
-    static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory>,
-                  "mailroom: the persistence of a queue is mailroom::memory or mailroom::transient<...>");
+    static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
+                  "mailroom: the persistence of a queue is mailroom::memory, mailroom::journal or mailroom::transient<...>");
     static_assert(message_body<T>,
                   "mailroom: the T of queue<T> has to be an object type that can be moved: not a reference, not const, not an array");
 
@@ -47,8 +47,12 @@ public:
     using value_type = T;
 
     /// An empty queue. Allocates its core, nothing for messages yet. Throws errc::invalid, with a sentence, for options outside what is allowed.
-    queue() : queue(queue_options<T>()) {}
-    explicit(false) queue(queue_options<T> options) : core_(make(options)) {}
+    queue() requires(!detail::is_journal<Persistence>) : queue(queue_options<T>()) {}
+    explicit(false) queue(queue_options<T> options) requires(!detail::is_journal<Persistence>) : core_(make(options)) {}
+    /// In a journal: what is there under this name, or a new one. A second handle shares it; the options of the first hold. Throws errc::invalid;
+    /// errc::type_mismatch for a queue of another T, errc::already_exists for a topic, or other priorities or ordered_by_key; errc::io.
+    queue(Persistence& where, std::string name, queue_options<T> options = queue_options<T>()) requires detail::is_journal<Persistence>
+        : core_(where.template open_queue<T>(name, options)) {}
     queue(queue&&) noexcept = default;
     queue& operator=(queue&&) noexcept = default;
     /// What is ready is destroyed. Deliveries that are out stay valid, their `ack` answers false; consumers idle.
@@ -83,8 +87,8 @@ public:
     requires std::constructible_from<T, Args...> offset emplace(Args&&... args) { return send(T(std::forward<Args>(args)...)); }
 
     /// `send`, its outcome in a receipt. In memory it is known when this returns; it waits for room as `send` does. Throws std::bad_alloc only.
-    receipt send_async(T value) { return receipt(to().send_until(clock::never, value, nullptr)); }
-    receipt send_async(T value, properties props) { return receipt(to().send_until(clock::never, value, &props)); }
+    receipt send_async(T value) { return to().template send_async<receipt>(value, nullptr, same); }
+    receipt send_async(T value, properties props) { return to().template send_async<receipt>(value, &props, same); }
 
     /// Appends all of a range in a row, or none; moves from an rvalue range that owns its elements. Returns the first offset: the others
     /// follow. Throws as `send`; more than max_messages at once: errc::too_large. An empty range: the next offset.
@@ -117,9 +121,10 @@ public:
 
 private:
     struct abandoning {
-        void operator()(detail::memory_core<T>* core) const noexcept { core->abandon(); }
+        void operator()(detail::memory_core<T>* core) const noexcept { core->handle_gone(); }
     };
 
+    static offset same(offset o) noexcept { return o; }
     static detail::memory_core<T>* make(const queue_options<T>& o) {
         detail::check_options(o);
         return new detail::memory_core<T>(o);

@@ -72,6 +72,13 @@ public:
         return log_.try_send(value, props);
     }
 
+    /// The outcome in a receipt; `read` makes its value of an offset.
+    template <class Receipt, class Read>
+    Receipt send_async(T& value, properties* props, Read read) {
+        if (auto wrong = core_.objection(value, props != nullptr ? *props : no_properties)) { return Receipt(*std::move(wrong)); }
+        return log_.template send_async<Receipt>(value, props, read);
+    }
+
     /// All of a range in a row, or none.
     template <class Range>
     offset send_many(Range&& range) {

@@ -112,7 +112,7 @@ public:
     }
 
     offset head() const noexcept override { return sent; }
-    void* block_of(offset first) const noexcept override { return blocks.at(first - index_in_span(first)).get(); }
+    void* block_of(offset first) noexcept override { return blocks.at(first - index_in_span(first)).get(); }
     view look(void* b, std::uint32_t i) noexcept override {
         const auto& covers = static_cast<block*>(b)->covers;
         const auto cover = covers.find(i);
@@ -555,7 +555,7 @@ public:
     }
 
     offset head() const noexcept override { return sent; }
-    void* block_of(offset first) const noexcept override {
+    void* block_of(offset first) noexcept override {
         block& b = blocks.at(first);
         ++b.open;
         return &b;

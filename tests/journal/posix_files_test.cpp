@@ -269,5 +269,10 @@ TEST_CASE("posix_files: errors of the system come through") {
               }) == 0);
         CHECK(files.open(dir / "a", open_mode::read, f) == std::errc::no_such_file_or_directory);
     }
+    SUBCASE("places that no file has") {
+        f = make_file(files, dir / "a");
+        CHECK(support::write_all(files, f, std::uint64_t{1} << 63, "x") == std::errc::file_too_large);
+        CHECK(files.truncate(f, std::uint64_t{1} << 63) == std::errc::file_too_large);
+    }
     SUBCASE("a name that is too long") { CHECK(files.open(dir / std::string(300, 'x'), open_mode::create, f) == std::errc::filename_too_long); }
 }

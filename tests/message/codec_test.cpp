@@ -22,6 +22,7 @@
 #include <random>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -316,13 +317,10 @@ TEST_CASE("codec: optional, variant, pair, tuple, array, owning pointers") {
 }
 
 TEST_CASE("codec: a variant that lost its value has no bytes") {
-    struct thrower {
-        operator int() const { throw 1; } // NOLINT
-    };
-    std::variant<std::string, int> lost;
+    std::variant<int, std::deque<int>> lost;
     try {
-        lost.emplace<int>(thrower());
-    } catch (int) {}
+        lost.emplace<std::deque<int>>(std::deque<int>().max_size() + 1);
+    } catch (const std::length_error&) {}
     REQUIRE(lost.valueless_by_exception());
     CHECK_THROWS_AS(bytes_of(lost), mailroom::error);
 }
@@ -378,9 +376,9 @@ TEST_CASE("codec: the format is this, and what is stored stays readable") {
         std::int32_t number;
         std::string text;
     };
-    CHECK(bytes_of(letter{258, "ab"}) == raw({2, 0, 0, 0, 0, 2, 1, 0, 0, 2, 'a', 'b'}));
-    CHECK(layout_fingerprint<tick>() == 0);
-    CHECK(layout_fingerprint<std::vector<std::map<std::string, std::optional<int>>>>() == 0);
+    CHECK(bytes_of(letter{258, "ab"}) == raw({2, 0x66, 0xa4, 0xb4, 0xc5, 2, 1, 0, 0, 2, 'a', 'b'}));
+    CHECK(layout_fingerprint<tick>() == 0x742d83651ef7d79bU);
+    CHECK(layout_fingerprint<std::vector<std::map<std::string, std::optional<int>>>>() == 0xb9554ad155f6f2cbU);
     CHECK(bytes_of(std::string(300, 'x')).size() == 300);
     CHECK(bytes_of(std::vector<std::string>{std::string(300, 'x')}).size() == 303); // varint counts
 }
@@ -429,6 +427,10 @@ struct hundred_and_one {
     std::array<char, 200> in_one;
     char many[101];
 };
+struct abstract {
+    virtual ~abstract() = default;
+    virtual void act() = 0;
+};
 class locked {
     locked(const locked&) = delete;
 };
@@ -444,6 +446,7 @@ TEST_CASE("codec: what has no bytes of its own has no codec") {
     static_assert(!codable<with_array_and_string> && !codable<derived_with_text> && !codable<locked>);
     static_assert(!codable<std::vector<int*>> && !codable<std::map<int, with_view>> && !codable<std::optional<std::string_view>>);
     static_assert(!codable<std::variant<int, with_pointer>> && !codable<std::tuple<int, int*>> && !codable<std::unique_ptr<int[]>>);
+    static_assert(!codable<abstract> && !codable<std::unique_ptr<abstract>> && !codable<std::shared_ptr<void>>);
 
     // Not seen into, but copied by their bytes.
     static_assert(codable<derived> && codable<either> && codable<hidden> && codable<hundred_and_one>);
@@ -744,40 +747,4 @@ TEST_CASE("codec: a count that lies costs no memory") {
     meter::asked = 0;
     CHECK(trouble_of<std::vector<std::string, counting<std::string>>>(plausible) == errc::corrupt);
     CHECK(meter::asked <= plausible.size() + sizeof(std::string));
-}
-
-// ---- the sink ---------------------------------------------------------------------------------------------------------
-
-TEST_CASE("byte sink: grows, keeps what was written, and keeps its room") {
-    byte_sink out;
-    CHECK(out.size() == 0);
-    CHECK(out.bytes().empty());
-    const auto* const inside = out.bytes().data();
-    bytes expected;
-    for (int i = 0; i < 1000; ++i) {
-        const auto b = raw({i & 0xff, 1, 2});
-        out.write(b);
-        expected.insert(expected.end(), b.begin(), b.end());
-        if (out.size() <= 256) { CHECK(out.bytes().data() == inside); } // nothing is allocated for a small one
-    }
-    CHECK(bytes(out.bytes().begin(), out.bytes().end()) == expected);
-    const auto capacity = out.capacity();
-    out.clear();
-    CHECK(out.size() == 0);
-    CHECK(out.capacity() == capacity);
-    out.write({});
-    CHECK(out.size() == 0);
-    std::memset(out.extend(5), 7, 5);
-    out.write(std::byte{8});
-    CHECK(bytes(out.bytes().begin(), out.bytes().end()) == raw({7, 7, 7, 7, 7, 8}));
-    out.reserve(100'000);
-    CHECK(out.capacity() == 100'000);
-    CHECK(out.size() == 6);
-}
-
-TEST_CASE("byte sink: what cannot be had changes nothing") {
-    byte_sink out;
-    out.write(std::byte{1});
-    CHECK_THROWS_AS(out.extend(std::numeric_limits<std::size_t>::max()), std::bad_alloc);
-    CHECK(out.size() == 1);
 }

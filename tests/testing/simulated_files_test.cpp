@@ -201,6 +201,15 @@ TEST_CASE("power_cut: random keeps any sectors, and any part of a longer file's 
         }
         for (const std::string& s : seen) { CHECK(s.substr(0, 1024) == old); }
     }
+    SUBCASE("of what makes it longer, from within a sector to within another") {
+        const std::string old = sector_a + sector_a;
+        CHECK(write_all(disk, f, 1024, "x") == ok);
+        CHECK(disk.sync(f) == ok);
+        CHECK(write_all(disk, f, 1025, sector_b + sector_b) == ok);
+        std::set<std::size_t> lengths;
+        for (const std::string& s : outcomes(disk, "a", loss::random)) { lengths.insert(s.size()); }
+        CHECK(lengths == std::set<std::size_t>{1025, 1536, 2048, 2049});
+    }
     SUBCASE("of cuts") {
         CHECK(disk.truncate(f, 512) == ok);
         CHECK(outcomes(disk, "a", loss::random) == std::set{sector_a, sector_a + sector_a});
@@ -253,6 +262,7 @@ TEST_CASE("power_cut: the same seed leaves the same bytes, on a clone too; other
             if (dice.percent(30)) { CHECK(disk.sync(f) == ok); }
             if (dice.percent(30)) { CHECK(disk.sync_directory("d") == ok); }
         }
+        make_file(disk, "d/last", std::string(3000, 'y')); // at least this may be lost
         CHECK(disk.sync_directory("") == ok);
         const auto after = [&](std::uint64_t s, loss what) {
             simulated_files other = disk.clone();
@@ -373,6 +383,24 @@ TEST_CASE("power_cut: a rename leaves the old file or the new one under the name
     CHECK(contents(disk, "a") == "new");
     for (const loss what : {loss::random, loss::tail}) { CHECK(outcomes(disk, "a", what) == std::set<std::string>{"old", "new"}); }
     CHECK(outcomes(disk, "a", loss::everything) == std::set<std::string>{"old"});
+}
+
+TEST_CASE("power_cut: files without a name lose what they had unsynced, like others, before they come back") {
+    const simulated_files disk;
+    SUBCASE("replaced") {
+        file f = make_synced(disk, "a", "old");
+        CHECK(write_all(disk, f, 0, "OLD") == ok);
+        make_file(disk, "a.new");
+        CHECK(disk.rename("a.new", "a") == ok);
+        CHECK(outcomes(disk, "a", loss::everything) == std::set<std::string>{"old"});
+    }
+    SUBCASE("made and removed") {
+        make_file(disk, "a", "text");
+        CHECK(disk.remove("a") == ok);
+        CHECK(outcomes(disk, "a", loss::random).contains("-"));
+        CHECK(outcomes(disk, "a", loss::random).contains(""));
+        CHECK(outcomes(disk, "a", loss::random).contains("text"));
+    }
 }
 
 TEST_CASE("power_cut: a file whose removal was not synced may come back as it was") {
@@ -543,6 +571,15 @@ TEST_CASE("crash_at: once it is off everything is refused, until the power is ba
     f = open(disk, "a");
     CHECK(write_all(disk, f, 0, "next") == ok);
     CHECK(contents(disk, "a") == "next");
+}
+
+TEST_CASE("crash_at: one that has not happened does not outlive a kill or a power cut") {
+    simulated_files disk;
+    disk.crash_at(0);
+    SUBCASE("kill") { disk.process_kill(); }
+    SUBCASE("power cut") { disk.power_cut(1); }
+    make_file(disk, "a", "text");
+    CHECK_FALSE(disk.is_off());
 }
 
 // ---- faults -------------------------------------------------------------------------------------------------------------------

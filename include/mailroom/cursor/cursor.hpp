@@ -43,6 +43,11 @@ inline void cursor::settle_doubts() noexcept {
     } catch (...) {} // no memory: it is not known yet
 }
 
+inline void cursor::restore(offset until) {
+    session s(*this);
+    absorb(s, std::min(until, host_.head()));
+}
+
 inline bool cursor::drop_oldest() noexcept {
     session s(*this);
     const duration now = clock_.now();
@@ -103,6 +108,9 @@ inline std::size_t cursor::purge() {
                         if (p.state[i].compare_exchange_weak(seen, lane_state::of(lane_state::lost), std::memory_order_acq_rel)) {
                             const cursor_host::view v = host_.look(p.block, i);
                             if (v.cover != nullptr) { host_.forget(*v.cover, p.first + i); }
+                            entry gone_one;
+                            gone_one.offset = p.first + i;
+                            record(gone_one, cursor_host::fate::settled);
                             s.left(1, static_cast<std::int64_t>(v.bytes));
                             ++gone;
                         }
@@ -253,6 +261,7 @@ inline cursor::outcome cursor::settle_dead(entry& e, dead_verb what) noexcept {
             revive(s, e, clock_.now());
         } else {
             e.settled = true;
+            record(e, cursor_host::fate::settled);
         }
     }
     let_go(s, e);
@@ -299,6 +308,7 @@ inline std::size_t cursor::purge_dead() noexcept {
     while (entry* const e = index_.next_dead()) {
         index_.take_out(*e);
         e->settled = true;
+        record(*e, cursor_host::fate::settled);
         if (e->holders == 0) { s.finish(*e); }
         ++n;
     }
@@ -517,12 +527,13 @@ inline void cursor::clear() noexcept {
         host_.end(*e);
         index_.recycle(*e);
     }
-    const offset head = options_.shares_bodies ? 0 : host_.head();
+    const offset head = options_.shares_bodies || options_.recorded ? 0 : host_.head();
     for (offset o = stopped_at_; o < head; ++o) { end_slot(host_.block_of(o), index_in_span(o)); }
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span; ++i) {
             const auto kind = lane_state::kind(p.state[i].load(std::memory_order_acquire));
-            if (kind == lane_state::lost || kind == lane_state::deferred) { end_slot(p.block, i); }
+            const bool unread = kind == lane_state::fresh && options_.recorded && !options_.shares_bodies && host_.is_filled(p.block, i);
+            if (kind == lane_state::lost || kind == lane_state::deferred || unread) { end_slot(p.block, i); }
         }
         host_.release_block(p.first, p.block);
         pages_.remove(p.first, &p);

@@ -62,6 +62,28 @@ public:
         drop_if_old(at, now);
     }
 
+    /// Under the lock, some time after `sent`: what was sent at `place` could not be kept after all.
+    void revoke(const std::string& id, offset place) noexcept {
+        const auto at = known_.find(id);
+        if (at == known_.end() || at->second.last != place) { return; }
+        at->second.until = duration::min();
+        at->second.last = no_offset;
+        std::erase(at->second.unsettled, place);
+        drop_if_old(at, duration::max());
+    }
+    /// What was sent before the endpoint was opened. May throw std::bad_alloc.
+    void restore(const std::string& id, offset place, duration until, bool is_unsettled) {
+        const std::lock_guard held(mutex_);
+        known& k = known_.try_emplace(id).first->second;
+        k.last = place;
+        if (until_settled_ && is_unsettled) { k.unsettled.push_back(place); }
+        if (window_ > duration::zero()) {
+            order_.emplace_back(until, &known_.find(id)->first);
+            ++k.lines;
+            k.until = std::max(k.until, until);
+        }
+    }
+
     /// The message at `place` is settled.
     void settled(const std::string& id, offset place, duration now) noexcept {
         if (!until_settled_) { return; }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/journal/changes.hpp>
 #include <mailroom/journal/wire.hpp>
 
 #include <algorithm>
@@ -18,29 +19,11 @@
 
 namespace mailroom::detail {
 
-/// What is remembered of a message that was handed out and is not settled. Times: wall clock, nanoseconds since 1970.
-struct trial {
-    std::uint32_t attempt = 0;
-    bool dead = false;
-    std::int64_t due = 0; // not before; 0: at once
-    std::int64_t first_failure = 0;
-    std::int64_t last_failure = 0;
-    std::string reason;
-};
-
 /// What a cursor ever did, beyond what its image shows.
 struct tallies {
     std::uint64_t redelivered = 0;
     std::uint64_t expired = 0;
     std::uint64_t dropped = 0;
-};
-
-/// The changes of one cursor, as a record carries them: steps, one after the other.
-enum class change : std::uint8_t {
-    settled = 1, // first, how many
-    tried = 2,   // offset, trial
-    revived = 3, // offset: unsettled, as if it had never failed
-    counted = 4, // tallies, since the record before
 };
 
 class cursor_image {
@@ -148,7 +131,7 @@ public:
             }
             case change::tried: {
                 const offset o = steps.var();
-                trial t = read_trial(steps);
+                trial t = trial::read(steps);
                 if (!is_settled(o)) { try_again(o, std::move(t)); }
                 break;
             }
@@ -168,25 +151,6 @@ public:
         }
     }
 
-    static void write_trial(wire_writer& to, const trial& t) {
-        to.var(t.attempt);
-        to.var(t.dead ? 1 : 0);
-        to.i64(t.due);
-        to.i64(t.first_failure);
-        to.i64(t.last_failure);
-        to.text(t.reason);
-    }
-    static trial read_trial(wire_reader& from) {
-        trial t;
-        t.attempt = from.var_as<std::uint32_t>();
-        t.dead = from.var() != 0;
-        t.due = from.i64();
-        t.first_failure = from.i64();
-        t.last_failure = from.i64();
-        t.reason = from.text();
-        return t;
-    }
-
     void write(wire_writer& to) const {
         to.var(begun_);
         to.var(floor_);
@@ -204,7 +168,7 @@ public:
         to.var(trials_.size());
         for (const auto& [o, t] : trials_) {
             to.var(o);
-            write_trial(to, t);
+            t.write(to);
         }
     }
     static cursor_image read(wire_reader& from) {
@@ -224,7 +188,7 @@ public:
         }
         for (std::size_t n = from.count(28); n != 0; --n) {
             const offset o = from.var();
-            image.trials_.emplace_hint(image.trials_.end(), o, read_trial(from));
+            image.trials_.emplace_hint(image.trials_.end(), o, trial::read(from));
         }
         return image;
     }

@@ -7,6 +7,7 @@
 #include <mailroom/base/result.hpp>
 #include <mailroom/base/wait.hpp>
 #include <mailroom/journal/catalog.hpp>
+#include <mailroom/journal/changes.hpp>
 #include <mailroom/journal/format.hpp>
 #include <mailroom/journal/options.hpp>
 #include <mailroom/message/receipt.hpp>
@@ -24,18 +25,6 @@
 #include <vector>
 
 namespace mailroom::detail {
-
-/// Somebody who is told what became of what he placed. Completed once, by whoever led the commit, without a lock.
-struct ticket {
-    ticket* next = nullptr;
-    std::atomic<std::uint32_t> done{0};
-    offset first = no_offset;  // set as it is placed
-    failure why = errc{};      // set before `done`, errc{}: it is as durable as was asked for
-    bool waits = true;         // a thread waits for it: worth gathering for
-    void (*finish)(ticket&) noexcept = nullptr; // called instead of setting `done` alone, where there is one; sets it
-
-    bool is_done() const noexcept { return done.load(std::memory_order_acquire) != 0; }
-};
 
 /// A record on its way in. The payload is padded with zeros, and hashed.
 struct draft {
@@ -72,38 +61,8 @@ protected:
     ~stream_listener() = default;
 };
 
-/// A cursor as its journal sees it: what it settles is collected with each commit.
-class change_source {
-public:
-    explicit change_source(std::uint32_t cursor) noexcept : cursor_(cursor) {}
-    std::uint32_t cursor() const noexcept { return cursor_; }
-    /// Moves what has changed into `steps`, as records carry it. Called under the journal's lock.
-    virtual void collect(std::vector<std::byte>& steps) noexcept = 0;
-    /// That was not written after all: it is to be given once more.
-    virtual void give_back(bytes_view steps) noexcept = 0;
-
-    std::atomic<bool> dirty{false};
-
-protected:
-    ~change_source() = default;
-
-private:
-    const std::uint32_t cursor_;
-};
-
 class log_port {
 public:
-    struct placed {
-        bool taken = false;
-        bool full = false; // `admit` said no
-        offset first = no_offset;
-        failure why = errc{};
-    };
-    struct admission {
-        bool (*ask)(void* whom, offset first);
-        void* whom;
-        bool operator()(offset first) const { return ask(whom, first); }
-    };
     struct endpoint_ref {
         std::uint32_t number = 0;
         bool is_new = false;

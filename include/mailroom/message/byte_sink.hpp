@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <utility>
 
 namespace mailroom {
 
@@ -23,7 +24,7 @@ public:
     void write(std::span<const std::byte> bytes) {
         if (!bytes.empty()) { std::memcpy(extend(bytes.size()), bytes.data(), bytes.size()); }
     }
-    void write(std::byte b) { *extend(1) = b; }
+    void push_back(std::byte b) { *extend(1) = b; }
 
     /// Appends that many bytes of no particular value; returns where they begin, until the next call that appends.
     std::byte* extend(std::size_t count) {

@@ -74,7 +74,14 @@ public:
 
     /// `ack`, and a receipt that is ready when the settlement is as durable as the endpoint makes it.
     receipt ack_async() {
-        if (ack()) { return receipt(at_.place); }
+        detail::pending_outcome* pending = nullptr;
+        const bool done = settle([&](detail::settler& s) {
+            bool acked = false;
+            pending = s.ack_async(at_, acked);
+            return acked;
+        });
+        if (pending != nullptr) { return receipt(*pending, [](mailroom::offset o) { return o; }); }
+        if (done) { return receipt(at_.place); }
         return receipt(result<mailroom::offset>(errc::not_found));
     }
 

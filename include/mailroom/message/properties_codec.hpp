@@ -34,7 +34,7 @@ inline constexpr std::uint64_t every_property_bit = (1U << 10U) - 1;
 enum class header_kind : std::uint8_t { null = 0, no = 1, yes = 2, integer = 3, real = 4, text = 5, bytes = 6 };
 
 inline void encode_header_value(const header_value& value, byte_sink& out) {
-    const auto put_kind = [&out](header_kind kind) { out.write(static_cast<std::byte>(kind)); };
+    const auto put_kind = [&out](header_kind kind) { out.push_back(static_cast<std::byte>(kind)); };
     std::visit(
         [&]<class Held>(const Held& held) {
             if constexpr (std::is_same_v<Held, std::monostate>) {

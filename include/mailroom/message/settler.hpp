@@ -9,6 +9,8 @@
 
 namespace mailroom::detail {
 
+class pending_outcome;
+
 /// Where a delivery stands in its endpoint. Only the endpoint reads it.
 struct handle {
     void* where = nullptr;     // turn 0: its page; else its entry
@@ -28,6 +30,11 @@ struct look_word {
 class settler {
 public:
     virtual bool ack(const handle&) noexcept = 0;
+    /// The same; answers who knows when it is durable, or nullptr: it is as durable as it gets.
+    virtual pending_outcome* ack_async(const handle& at, bool& done) {
+        done = ack(at);
+        return nullptr;
+    }
     virtual bool nack(const handle&) noexcept = 0;
     virtual bool nack_after(const handle&, duration) noexcept = 0;
     virtual bool release(const handle&) noexcept = 0;

@@ -12,6 +12,7 @@
 #include <mailroom/base/budget.hpp>
 #include <mailroom/base/wait.hpp>
 #include <mailroom/options.hpp>
+#include <mailroom/store/link.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -113,6 +114,40 @@ public:
             full = refused && !log.closed();
         }
         return place;
+    }
+
+    /// The same where `place(admission)` puts them into a journal. What is not committed after all is taken back: `take_back`.
+    template <class Place>
+    auto reserve(link_base& log, std::size_t n, std::size_t bytes, Place place) {
+        struct asked {
+            bounds& b;
+            std::size_t n;
+        } whom{*this, n};
+        const admission admit{[](void* w, offset first) {
+                                  auto& a = *static_cast<asked*>(w);
+                                  return a.b.admits(first, a.n);
+                              },
+                              &whom};
+        placed p;
+        if (limited() && (!would_admit([&log] { return log.placed_until(); }, n) || !take_bytes(bytes))) {
+            p.full = true;
+            return p;
+        }
+        try {
+            p = place(admit);
+        } catch (...) {
+            if (limited()) { give_bytes_back(bytes); }
+            throw;
+        }
+        if (!p.taken && limited()) { give_bytes_back(bytes); }
+        return p;
+    }
+    /// Messages that were placed are not there after all. Their offsets are given again.
+    void take_back(std::size_t, std::size_t bytes) noexcept {
+        if (limited()) {
+            give_bytes_back(bytes);
+            wake_all();
+        }
     }
 
     bool has_room(offset head, std::size_t n, std::size_t bytes) noexcept {

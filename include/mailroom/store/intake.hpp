@@ -12,6 +12,7 @@
 #include <mailroom/message/body.hpp>
 #include <mailroom/message/properties.hpp>
 #include <mailroom/options.hpp>
+#include <mailroom/store/link.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
 
@@ -24,6 +25,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace mailroom::detail {
@@ -71,6 +73,7 @@ private:
 ///     bool make_room(n, bytes);        by dropping the oldest, where that is the rule
 ///     note_timed(offset, expires);     a message with times of its own was appended
 ///     appended(offset, n);             others were as well
+///     link<T>* journal();              where they are stored, or nullptr: then here
 template <class T, class Self>
 class intake {
 protected:
@@ -97,6 +100,7 @@ public:
 
     /// Appends one message, never waits: moves from `value` (and takes `props`) only on success.
     result<offset> try_send(T& value, properties* props) {
+        if (self().journal() != nullptr) [[unlikely]] { return store(value, props, duration::min(), stop_token()); }
         outgoing<T> out(value);
         std::unique_ptr<envelope> cover;
         if (props != nullptr && *props != no_properties) {
@@ -108,6 +112,7 @@ public:
 
     /// Appends one message, waiting for room until `deadline` where the overflow rule says so.
     result<offset> send(T& value, properties* props, duration deadline, const stop_token& stop) {
+        if (self().journal() != nullptr) [[unlikely]] { return store(value, props, deadline, stop); }
         outgoing<T> out(value);
         std::unique_ptr<envelope> cover;
         if (props != nullptr && *props != no_properties) {
@@ -130,14 +135,34 @@ public:
         if (self().room().limited()) {
             for (std::size_t i = 0; i < n; ++i) { bytes += footprint_of(look(i)); }
         }
+        if (self().journal() != nullptr) [[unlikely]] {
+            shipment all;
+            for (std::size_t i = 0; i < n; ++i) { self().journal()->pack(all, look(i), nullptr); }
+            return store(all, n, bytes, nullptr, deadline, stop);
+        }
         const auto once = [&] { return attempt_many(n, bytes, look, put); };
         result<offset> done = once();
         if (!done && done.error() == errc::full && self().room().rule() == overflow::block) { done = wait_for_room(once, n, deadline, stop); }
         return done;
     }
 
+    /// Appends one message, waiting for room as `send` does; its outcome in a receipt.
+    template <class Receipt, class Read>
+    Receipt send_async(T& value, properties* props, Read read) {
+        if (self().journal() == nullptr) {
+            result<offset> done = send(value, props, clock::never, stop_token());
+            return Receipt(done ? result<std::invoke_result_t<Read, offset>>(read(*done)) : result<std::invoke_result_t<Read, offset>>(done.error()));
+        }
+        shipment one;
+        self().journal()->pack(one, value, props);
+        pending_outcome* pending = nullptr;
+        result<offset> done = store(one, 1, footprint_of(value), props, clock::never, stop_token(), &pending);
+        if (pending != nullptr) { return Receipt(*pending, +read); }
+        return Receipt(done ? result<std::invoke_result_t<Read, offset>>(read(*done)) : result<std::invoke_result_t<Read, offset>>(done.error()));
+    }
+
 protected:
-    explicit intake(typename stream<T>::readers r = stream<T>::readers::one) noexcept : stream_(r) {}
+    explicit intake(typename stream<T>::readers r = stream<T>::readers::one, loader<T>* from = nullptr) noexcept : stream_(r, from) {}
     ~intake() = default;
 
     stream<T> stream_;
@@ -220,6 +245,101 @@ private:
                 return name;
             }
             if (!full) { return errc::closed; }
+            if (!caught_up && self().next_due() <= self().time_of().now()) {
+                self().catch_up();
+                caught_up = true;
+                continue;
+            }
+            if (self().make_room(n, bytes)) { continue; }
+            return no_room(n);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------------------ into a journal
+
+    // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
+    result<offset> store(T& value, properties* props, duration deadline, const stop_token& stop) {
+        shipment one;
+        self().journal()->pack(one, value, props);
+        return store(one, 1, footprint_of(value), props, deadline, stop);
+    }
+    result<offset> store(shipment& all, std::size_t n, std::size_t bytes, const properties* props, duration deadline, const stop_token& stop,
+                         pending_outcome** pending = nullptr) {
+        const auto once = [&] { return attempt_to_store(all, n, bytes, props, pending); };
+        result<offset> done = once();
+        if (!done && done.error() == errc::full && self().room().rule() == overflow::block && deadline != duration::min()) {
+            done = wait_for_room(once, n, deadline, stop);
+        }
+        return done;
+    }
+    result<offset> attempt_to_store(shipment& all, std::size_t n, std::size_t bytes, const properties* props, pending_outcome** pending) {
+        link<T>& to = *self().journal();
+        if (stream_.closed()) { return errc::closed; }
+        if (!self().room().could_ever_hold(n, bytes)) { return too_large(); }
+        const bool identified = self().known_ids() != nullptr && props != nullptr && !props->id.empty();
+        for (bool caught_up = false, pushed = false;;) {
+            placed p;
+            ticket t;
+            {
+                std::unique_lock<std::mutex> lock;
+                duration now{};
+                if (identified) {
+                    lock = self().known_ids()->lock();
+                    now = self().time_of().clock().now();
+                    const offset original = self().known_ids()->find_or_note(props->id, now);
+                    if (original != no_offset) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        lock.unlock();
+                        to.push(); // it is answered for when the original is
+                        return original;
+                    }
+                }
+                struct undo {
+                    deduplicator* ids;
+                    const properties* props;
+                    const duration& now;
+                    const placed& p;
+                    ~undo() {
+                        if (ids != nullptr && !p.taken) { ids->not_sent(props->id, now); }
+                    }
+                } const undo_later{identified ? self().known_ids() : nullptr, props, now, p};
+                p = self().room().reserve(
+                    to, n, bytes, [&](const admission& admit) {
+                        if (pending == nullptr) { return to.place(all, admit, to.commits() ? &t : nullptr); }
+                        placed sent;
+                        *pending = to.promise(&all, admit, sent, no_offset);
+                        return sent;
+                    });
+                if (p.taken && identified) { self().known_ids()->sent(props->id, self().named(p.first), now); }
+            }
+            if (p.taken) {
+                if (pending != nullptr) {
+                    if (stream_.has_waiters()) { self().wake(1); } // he commits
+                } else if (to.commits()) {
+                    to.wait(t);
+                    if (t.why.kind() != errc{}) {
+                        self().room().take_back(n, bytes);
+                        if (identified) {
+                            const auto lock = self().known_ids()->lock();
+                            self().known_ids()->revoke(props->id, self().named(p.first));
+                        }
+                        return t.why;
+                    }
+                } else if (stream_.has_waiters()) {
+                    self().wake(1);
+                }
+                if (props != nullptr && (props->delay > duration::zero() || props->time_to_live > duration::zero())) {
+                    const duration sent = self().time_of().clock().now();
+                    self().note_timed(p.first, props->time_to_live > duration::zero() ? later(sent, props->time_to_live) : clock::never);
+                }
+                self().appended(p.first, n);
+                return self().named(p.first);
+            }
+            if (!p.full) { return p.why.kind() == errc{} ? failure(errc::closed) : p.why; }
+            if (!pushed && to.push()) { // what is not visible yet cannot make room
+                pushed = true;
+                continue;
+            }
             if (!caught_up && self().next_due() <= self().time_of().now()) {
                 self().catch_up();
                 caught_up = true;

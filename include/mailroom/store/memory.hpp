@@ -1,4 +1,5 @@
-// The memory store of queues: a log with one reader, which is trimmed as messages are settled.
+// The store of queues: a log with one reader, which is trimmed as messages are settled. The log is in memory, or, with a link, in a journal;
+// then what is in memory is what has been claimed and not settled.
 //
 // Threads: every member may be called from any thread. Locks: none on the plain path of sending, receiving and settling. Where several are
 // held, the order is the cursor's, deduplication's, a wait list's; foreign code runs under none.
@@ -14,6 +15,8 @@
 #include <mailroom/options.hpp>
 #include <mailroom/store/bounds.hpp>
 #include <mailroom/store/intake.hpp>
+#include <mailroom/store/link.hpp>
+#include <mailroom/store/recorded.hpp>
 #include <mailroom/store/outlet.hpp>
 #include <mailroom/store/receiver.hpp>
 #include <mailroom/store/source.hpp>
@@ -49,7 +52,8 @@ class memory_core final : public outlet<T, memory_core<T>>,
     static constexpr bool shares = false;
 
 public:
-    explicit memory_core(const queue_options<T>& o)
+    /// With a link it takes up what is stored; throws what reading that throws.
+    explicit memory_core(const queue_options<T>& o, std::unique_ptr<link<T>> stored = nullptr)
         : outlet_of(o.clock != nullptr ? *o.clock : system_clock(), {.lease = o.lease,
                                                                      .retry = o.retry,
                                                                      .max_in_flight = o.max_in_flight,
@@ -57,9 +61,11 @@ public:
                                                                      .priorities = o.priorities,
                                                                      .ordered_by_key = o.ordered_by_key,
                                                                      .max_dead = o.max_dead,
-                                                                     .drops_oldest = o.overflow == overflow::drop_oldest}),
-          inspection<T>(o.validate), timing_(o.clock), clock_(timing_.clock()), lease_(o.lease), has_priorities_(o.priorities > 1),
-          is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr), bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
+                                                                     .drops_oldest = o.overflow == overflow::drop_oldest,
+                                                                     .begin = stored != nullptr ? stored->floor() : 0,
+                                                                     .recorded = stored != nullptr}),
+          intake_of(stream<T>::readers::one, stored.get()), inspection<T>(o.validate), link_(std::move(stored)), timing_(o.clock), clock_(timing_.clock()), lease_(o.lease), has_priorities_(o.priorities > 1),
+          is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr && link_ == nullptr), bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
         if (o.deduplicate.window > duration::zero() || o.deduplicate.until_settled) {
             known_ids_ = std::make_unique<deduplicator>(o.deduplicate.window, o.deduplicate.until_settled);
         }
@@ -68,34 +74,72 @@ public:
 
     /// The endpoint goes. Deliveries that are out stay valid; the last of them, or of the consumers, frees this.
     void abandon() noexcept {
+        end();
+        this->unrefer();
+    }
+    /// A handle goes. Several may share what lives in a journal.
+    void handle_gone() noexcept {
+        if (link_ == nullptr) {
+            abandon();
+            return;
+        }
+        this->refer();
+        if (link_->handle_gone(this)) { abandon(); }
+        this->unrefer();
+    }
+    /// Nothing can be done with it any more. One call has an effect.
+    void end() noexcept {
+        if (gone_.load(std::memory_order_relaxed)) { return; }
         clock_.detach(*this);
+        if (link_ != nullptr) { link_->push(); }
         gone_.store(true, std::memory_order_seq_cst);
         close();
         cursor_.orphan([this](std::size_t out) { this->refer(out); });
+        if (link_ != nullptr) { link_->leave(); }
         bounds_.abandon();
         wake_all();
-        this->unrefer();
     }
+    /// Takes up what was there before, once the log knows its end. Throws std::bad_alloc.
+    void restore(std::int64_t bytes) {
+        const offset head = stream_.head();
+        const auto settled = static_cast<std::int64_t>(link_->were_settled(0, head));
+        bounds_.left(settled, -bytes);
+        cursor_.restore(link_->tried_until());
+    }
+    link<T>* journal() const noexcept { return link_.get(); }
+    deduplicator* ids() noexcept { return known_ids_.get(); }
+    const timing& times() const noexcept { return timing_; }
+    stream<T>& messages() noexcept { return stream_; }
+    /// For a log elsewhere: so many have come.
+    void arrived(std::size_t n) noexcept { wake(n); }
 
     /// Whether a message without properties needs nothing but its place: the usual queue, bounded or not.
     bool is_plain() const noexcept { return is_plain_; }
 
     template <class Sink>
     std::size_t take(std::size_t max, Sink sink) {
+        if (link_ != nullptr) [[unlikely]] { return take_stored(max, sink); }
         return outlet_of::take(max, sink);
     }
     template <class Sink>
     std::size_t pop(std::size_t max, Sink sink) {
+        if (link_ != nullptr) [[unlikely]] {
+            return from_journal(*link_, [&] { return outlet_of::pop(max, sink); });
+        }
         return outlet_of::pop(max, sink);
     }
     template <class Fn>
     std::size_t pop_each(std::size_t max, Fn& fn) {
+        if (link_ != nullptr) [[unlikely]] {
+            return from_journal(*link_, [&] { return outlet_of::pop_each(max, fn); });
+        }
         return outlet_of::pop_each(max, fn);
     }
 
     // ----------------------------------------------------------------------------------------------------------------------- the whole
 
     void close() noexcept {
+        if (link_ != nullptr) { link_->push(); } // what was sent is there for those who look for the end
         stream_.close();
         cursor_.set_closing();
         wake_all();
@@ -126,7 +170,7 @@ public:
         s.parked = c.parked;
         s.dead = c.dead;
         s.sent = stream_.head();
-        s.acked = c.acked;
+        s.acked = c.acked + acked_before_;
         s.redelivered = c.redelivered;
         s.expired = c.expired;
         s.dropped = c.dropped + this->dropped_newest_.load(std::memory_order_relaxed);
@@ -167,6 +211,9 @@ public:
     void catch_up() noexcept override { cursor_.step(); }
     void join(waiter& w) noexcept override {
         receivers_.add(w, [this] { stream_.announce_waiter(); });
+    }
+    void about_to_sleep() noexcept {
+        if (link_ != nullptr) { link_->push_settlements(); }
     }
     bool leave(waiter& w) noexcept override {
         return receivers_.remove(w, [this] { stream_.nobody_waits(); });
@@ -211,6 +258,7 @@ private:
     static constexpr int partition_number() noexcept { return 0; }
     void plain_left(const block<T>& b, std::uint32_t i) noexcept {
         if (bounds_.limited()) { bounds_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
+        if (link_ != nullptr) [[unlikely]] { link_->settled(b.first + i); }
     }
     /// A message is settled, or dead: its id may be sent again.
     void ended(const envelope& cover, offset place) noexcept {
@@ -244,13 +292,24 @@ private:
 
     // What the cursor asks for, as far as the outlet does not answer it.
 
-    void* block_of(offset first) const noexcept override {
+    void* block_of(offset first) override {
+        if (link_ != nullptr) { return stream_.make_block(first, timing_.coarse()); }
         // Called as a page is opened: by the time its first slots are read, the lines of the next block are on their way.
         const offset head = stream_.head();
         if (head > first + 2 * span) { stream_.at(first + span)->expect_reads_from_start(); }
         return stream_.at(first);
     }
+    std::uint64_t count_absent(offset first, offset last) const noexcept override {
+        return link_ != nullptr && first < last ? link_->were_settled(first, last) : 0;
+    }
+    bool is_filled(void* b, std::uint32_t i) const noexcept override {
+        const std::uint64_t word = static_cast<block<T>*>(b)->slots[i].ready.load(std::memory_order_acquire);
+        return word != slot_empty && word != slot_lost;
+    }
+    void record(const entry& e, cursor_host::fate f, duration when) noexcept override { record_fate(*link_, timing_, e, f, when); }
+    bool recall(entry& e, bool& dead, duration& when) noexcept override { return recall_fate(*link_, timing_, e, dead, when); }
     std::uint64_t weigh(offset first, offset last) const noexcept override {
+        if (link_ != nullptr) { return (last - first) * sizeof(T); } // they are not here to be looked at
         if constexpr (sizes<T>::varies) {
             std::uint64_t sum = 0;
             for (offset o = first; o < last; ++o) {
@@ -308,6 +367,21 @@ private:
         if (!is_gone()) { wake_all(); } // whoever waited for a time of its own looks at the clock
     }
 
+    // What is handed out for the first time since a crash is noted before: it may be what killed the process.
+    template <class Sink>
+    std::size_t take_stored(std::size_t max, Sink& sink) {
+        std::vector<std::byte> steps;
+        const auto noting = [&](const auto& made) {
+            note_suspect(*link_, made.at.place, made.at.attempt, steps);
+            sink(made);
+        };
+        const std::size_t n = from_journal(*link_, [&] { return outlet_of::take(max, noting); });
+        if (!steps.empty()) { link_->note_deliveries(steps); }
+        return n;
+    }
+
+    const std::unique_ptr<link<T>> link_; // or nullptr
+    std::uint64_t acked_before_ = link_ != nullptr ? link_->settled_before() : 0;
     const timing timing_;
     clock& clock_;
     const duration lease_;

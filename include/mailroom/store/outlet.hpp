@@ -108,6 +108,7 @@ protected:
     };
 
     bool may_go_now(const slot_block& b, std::uint64_t word) const noexcept {
+        if (word == slot_lost) { return false; }
         const duration now = self().time_of().now();
         const envelope* const e = b.enveloped(word);
         if (e != nullptr && e->due > now) { return false; }
@@ -122,13 +123,21 @@ protected:
         if (Self::shares && b == nullptr) { return; }
         if (claim.count > 4) {
             const std::uint32_t first = index_in_span(claim.first), last = first + static_cast<std::uint32_t>(claim.count) - 1;
-            if (!Self::shares) { written(b->slots[last]); }
+            if (!Self::shares) { written(*const_cast<slot_block*>(b), last); }
             b->expect_reads(first, last + 1);
         } else if (claim.known > 2 * span) {
             b->expect_reads(index_in_span(claim.first));
         }
     }
-    std::uint64_t written(const slot<T>& s) const noexcept { return wait_until_written(s, self().time_of().clock()); }
+    std::uint64_t written(slot_block& b, std::uint32_t i) const noexcept { return self().log().written(b, i, self().time_of().clock()); }
+    // A claimed message of the lane that is not for now: it goes to the index; or there is none.
+    void set_aside(page& p, std::uint32_t i, std::uint64_t word) noexcept {
+        if (word == slot_lost) {
+            cursor_.leave_out(p, i);
+        } else {
+            cursor_.divert(p, i);
+        }
+    }
 
     template <class Sink>
     std::size_t take_lane(std::size_t max, duration t, Sink& sink) {
@@ -148,12 +157,12 @@ protected:
                 if (cursor_.skip_absent(p, i)) { continue; }
             }
             slot<T>& s = b->slots[i];
-            const std::uint64_t word = written(s);
+            const std::uint64_t word = written(*b, i);
             if constexpr (Self::shares) {
                 if (turns_away(p, *b, i, word)) { continue; }
             }
             if (!is_untimed(word) && !may_go_now(*b, word)) {
-                cursor_.divert(p, i);
+                set_aside(p, i, word);
                 continue;
             }
             p.state[i].store(leased, std::memory_order_release);
@@ -241,7 +250,7 @@ protected:
     }
     // A claimed message of the lane, if the filter does not want it.
     bool turns_away(page& p, slot_block& b, std::uint32_t i, std::uint64_t word) noexcept {
-        if (!self().filters() || self().lets_through(*b.slots[i].value.get(), b.enveloped(word))) { return false; }
+        if (!self().filters() || word == slot_lost || self().lets_through(*b.slots[i].value.get(), b.enveloped(word))) { return false; }
         self().plain_left(b, i);
         cursor_.turn_away(p, i);
         if (cursor_.closing()) [[unlikely]] { self().wake_all(); }
@@ -309,7 +318,7 @@ protected:
                     continue;
                 }
             }
-            const std::uint64_t word = written(b->slots[i]);
+            const std::uint64_t word = written(*b, i);
             if constexpr (Self::shares) {
                 if (turns_away(p, *b, i, word)) {
                     ++i;
@@ -317,7 +326,7 @@ protected:
                 }
             }
             if (!is_untimed(word) && !may_go_now(*b, word)) {
-                cursor_.divert(p, i++);
+                set_aside(p, i++, word);
                 continue;
             }
             ++got;
@@ -349,10 +358,10 @@ protected:
                 continue;
             }
             const std::uint64_t seen = b->slots[i].ready.load(std::memory_order_acquire);
-            const std::uint64_t word = seen != slot_empty ? seen : written(b->slots[i]);
+            const std::uint64_t word = seen != slot_empty ? seen : written(*b, i);
             if (self().filters() && turns_away(p, *b, i, word)) { continue; }
             if (!is_untimed(word) && !may_go_now(*b, word)) {
-                cursor_.divert(p, i);
+                set_aside(p, i, word);
                 continue;
             }
             wanted |= std::uint32_t{1} << i;
@@ -454,6 +463,21 @@ protected:
         }
         return settle(at, cursor::verb::ack);
     }
+    pending_outcome* ack_async(const handle& at, bool& done) override {
+        auto* const to = self().journal();
+        if (to == nullptr) {
+            done = ack(at);
+            return nullptr;
+        }
+        self().refer(); // it may go with the delivery
+        struct letting_go {
+            Self& s;
+            ~letting_go() { s.unrefer(); }
+        } const later{self()};
+        done = ack(at);
+        placed p;
+        return done ? to->promise(nullptr, {}, p, at.place) : nullptr;
+    }
     bool nack(const handle& at) noexcept override { return settle(at, cursor::verb::nack); }
     bool nack_after(const handle& at, duration after) noexcept override { return settle(at, cursor::verb::nack_after, after); }
     bool release(const handle& at) noexcept override { return settle(at, cursor::verb::release); }
@@ -498,7 +522,8 @@ protected:
     offset head() const noexcept override { return self().log().head(); }
     view look(void* at, std::uint32_t i) noexcept override {
         slot_block& b = *static_cast<slot_block*>(at);
-        const std::uint64_t word = written(b.slots[i]);
+        const std::uint64_t word = written(b, i);
+        if (word == slot_lost) [[unlikely]] { return {nullptr, nullptr, duration::zero(), 0}; }
         return {b.slots[i].value.get(), b.enveloped(word), b.sent(word), b.size_of(i)};
     }
     std::uint64_t weight(void* at, std::uint32_t i) const noexcept override { return static_cast<slot_block*>(at)->size_of(i); }

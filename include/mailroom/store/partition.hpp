@@ -142,6 +142,8 @@ public:
         }
     }
 
+    /// The block of a reader, which stays until he leaves it. May throw std::bad_alloc where messages are loaded.
+    slot_block* open(offset first) { return stream_.is_loaded() ? stream_.open(first, time_of().coarse()) : stream_.peek(first); }
     /// Leaves a block, which may end with that at the next `reap`.
     void leave(slot_block* b) noexcept {
         if (stream_.leave(b)) { doom(b); }
@@ -187,6 +189,7 @@ private:
     // What the intake asks for.
 
     quota& room() noexcept { return common_.room; }
+    link<T>* journal() const noexcept { return nullptr; }
     deduplicator* known_ids() noexcept { return common_.ids.get(); }
     offset named(offset o) const noexcept { return packed(number_, o); }
     void wake(std::size_t n) noexcept {

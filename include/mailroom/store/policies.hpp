@@ -51,6 +51,9 @@ struct transient {
 namespace detail {
 
 template <class Persistence>
+inline constexpr bool is_journal = requires { typename Persistence::is_journal; };
+
+template <class Persistence>
 inline constexpr bool is_transient = false;
 template <class Shape>
 inline constexpr bool is_transient<transient<Shape>> = true;

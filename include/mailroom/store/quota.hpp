@@ -11,6 +11,7 @@
 #include <mailroom/base/budget.hpp>
 #include <mailroom/base/wait.hpp>
 #include <mailroom/options.hpp>
+#include <mailroom/store/link.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -83,6 +84,42 @@ public:
             recharge();
         }
         return place;
+    }
+
+    /// The same where `place(admission)` puts them into a journal. What is not committed after all is taken back: `take_back`.
+    template <class Place>
+    placed reserve(link_base&, std::size_t n, std::size_t bytes, Place place) {
+        const admission always;
+        if (!limited()) { return place(always); }
+        const std::lock_guard lock(mutex_);
+        placed p;
+        p.full = !has_room(n, bytes) || !charge(bytes);
+        if (p.full) { return p; }
+        try {
+            p = place(always);
+        } catch (...) {
+            recharge();
+            throw;
+        }
+        if (p.taken) {
+            known_room_ -= n;
+            messages_ += n;
+            bytes_ += bytes;
+        } else {
+            recharge();
+        }
+        return p;
+    }
+    void take_back(std::size_t n, std::size_t bytes) noexcept {
+        if (!limited()) { return; }
+        {
+            const std::lock_guard lock(mutex_);
+            messages_ -= n;
+            bytes_ -= bytes;
+            known_room_ = 0;
+            recharge();
+        }
+        wake_all();
     }
 
     /// How far one account is over the limits, should `n` more of `bytes` together come; the bytes say whether it is at all.

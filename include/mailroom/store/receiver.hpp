@@ -34,6 +34,7 @@ public:
             if (stop.stop_requested()) { return false; }
             if (deadline != clock::never && c.now() >= deadline) { return false; }
             if (look_again_soon(deadline, stop)) { continue; }
+            self().about_to_sleep();
             thread_waiter waiting(c);
             self().join(waiting);
             if (!self().may_have() && self().look_ahead() == outlook::wait) {

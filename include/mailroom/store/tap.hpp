@@ -206,6 +206,7 @@ private:
     const stream<T>& log() const noexcept { return from_.log(); }
     const timing& time_of() const noexcept { return from_.time_of(); }
     int partition_number() const noexcept { return from_.number(); }
+    link_base* journal() const noexcept { return nullptr; }
     bool is_gone() const noexcept { return owner_.is_gone(); }
     void refer() noexcept { owner_.refer(); }
     void unrefer() noexcept { owner_.unrefer(); }
@@ -219,7 +220,7 @@ private:
 
     // What the cursor asks for, as far as the outlet does not answer it.
 
-    void* block_of(offset first) const noexcept override { return from_.log().peek(first); }
+    void* block_of(offset first) override { return from_.open(first); }
     std::uint32_t absent(offset first, const void* b) const noexcept override {
         if (b == nullptr) { return ~std::uint32_t{0}; }
         if (first >= chosen_until_) { return 0; }

@@ -27,6 +27,7 @@ enum slot_bits : std::uint64_t {
     slot_ready = 1,
     slot_enveloped = 2, // above: an envelope*; otherwise a time
     slot_timed = 4,     // the envelope has a time before or after which the message may not be handed out
+    slot_lost = 6,      // as a whole word: there is no message, or it cannot be read
 };
 inline constexpr std::uint64_t slot_bits_mask = 7;
 
@@ -69,6 +70,7 @@ struct block {
     }
     /// Ends the message in slot `i`: envelope and body.
     void end(std::uint32_t i) noexcept {
+        if (slots[i].ready.load(std::memory_order_relaxed) == slot_lost) { return; }
         delete enveloped(slots[i].ready.load(std::memory_order_relaxed));
         if constexpr (!body<T>::trivial) { slots[i].value.drop(); }
     }
@@ -115,6 +117,18 @@ struct block {
         if (const envelope* const e = enveloped(word)) { return e->sent; }
         return opened + duration(static_cast<std::int64_t>(word) >> 3);
     }
+};
+
+/// Fills the slots of a stream whose messages are stored elsewhere.
+template <class T>
+class loader {
+public:
+    /// Returns the word of a slot that was empty, and below the head: its message is in it now, or it is `slot_lost`. Fills its neighbours as
+    /// well. Threads: any.
+    virtual std::uint64_t load(block<T>& b, std::uint32_t i) noexcept = 0;
+
+protected:
+    ~loader() = default;
 };
 
 /// The word of a slot whose offset was taken: waits until its sender has written it.

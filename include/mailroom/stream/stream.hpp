@@ -10,6 +10,8 @@
 //   4. Where there are several readers, each is a tenant of each block from where it began on, until it leaves that block; so is whoever
 //      retains messages, and he leaves a block, sealed, only when it is written. A block without tenants is nobody's: 3 holds for all of
 //      them together. What some reader does not settle stays, what came after it may go: so there are holes, below `gone_until`.
+//   5. Where messages are stored elsewhere there is a loader. Nobody takes offsets then: the head is told to `advance`, a block is there from
+//      when a reader opens it until its last tenant leaves, and a slot is filled by the first who asks for its word.
 //
 // Memory order
 //   install:  directory entry (relaxed) -> `limit_` store release.   sender: `limit_` load acquire -> find.                       (pair 1)
@@ -44,7 +46,7 @@ class stream {
 public:
     /// With many readers, somebody decides what is retained for them.
     enum class readers : std::uint8_t { one, many };
-    explicit stream(readers r = readers::one) noexcept : tenants_(r == readers::one ? 0 : 1) {}
+    explicit stream(readers r = readers::one, loader<T>* from = nullptr) noexcept : tenants_(r == readers::one || from != nullptr ? 0 : 1), from_(from) {}
     stream(const stream&) = delete;
     stream& operator=(const stream&) = delete;
 
@@ -90,11 +92,43 @@ public:
         }
     }
 
+    bool is_loaded() const noexcept { return from_ != nullptr; }
+    /// Messages below `head` are stored.
+    void advance(offset head) noexcept {
+        std::uint64_t h = head_.load(std::memory_order_relaxed);
+        while ((h >> head_shift) < head &&
+               !head_.compare_exchange_weak(h, (h & (head_one - 1)) | head << head_shift, std::memory_order_seq_cst, std::memory_order_relaxed)) {}
+    }
+    /// Whether somebody waits for messages.
+    bool has_waiters() const noexcept { return (head_.load(std::memory_order_seq_cst) & head_waiters) != 0; }
+    /// The word of a slot whose offset is below the head.
+    std::uint64_t written(block<T>& b, std::uint32_t i, clock& c) const noexcept {
+        const std::uint64_t word = b.slots[i].ready.load(std::memory_order_acquire);
+        if (word != slot_empty) [[likely]] { return word; }
+        return from_ == nullptr ? wait_until_written(b.slots[i], c) : from_->load(b, i);
+    }
+    /// An empty block of loaded messages, for the one reader. May throw std::bad_alloc.
+    block<T>* make_block(offset first, duration now) {
+        std::unique_ptr<block<T>> b;
+        {
+            const std::lock_guard lock(mutex_);
+            b.reset(spare_.take());
+        }
+        if (b == nullptr) { b = std::make_unique<block<T>>(); }
+        for (auto& s : b->slots) { s.ready.store(slot_empty, std::memory_order_relaxed); }
+        b->opened = now;
+        b->first = first;
+        b->tenants = 0;
+        b->sealed = true;
+        return b.release();
+    }
+
     /// The block of an offset that the caller owns.
     block<T>* at(offset o) const noexcept { return blocks_.find(o); }
 
     /// Lets a block go that nobody will look up any more: its owner keeps the pointer until it releases it.
     void detach(offset first, const block<T>* b) noexcept {
+        if (from_ != nullptr) { return; }
         const std::lock_guard lock(mutex_);
         blocks_.remove(first, b);
     }
@@ -110,7 +144,7 @@ public:
         block<T>* surplus = nullptr;
         {
             const std::lock_guard lock(mutex_);
-            blocks_.remove(first, b);
+            if (from_ == nullptr) { blocks_.remove(first, b); }
             surplus = spare_.put(b);
         }
         delete surplus;
@@ -120,6 +154,7 @@ public:
 
     /// One more reader, from the span that begins at `from` on.
     void admit(offset from) noexcept {
+        if (from_ != nullptr) { return; }
         const std::lock_guard lock(mutex_);
         ++tenants_;
         each_block_from(from, [](block<T>& b) { ++b.tenants; });
@@ -127,6 +162,7 @@ public:
     /// A reader that had opened all below `from` is gone. Returns the blocks that have no tenants any more, chained, for their messages to be
     /// ended and the blocks to be recycled.
     [[nodiscard]] block<T>* dismiss(offset from) noexcept {
+        if (from_ != nullptr) { return nullptr; } // it opened none of these
         const std::lock_guard lock(mutex_);
         --tenants_;
         block<T>* gone = nullptr;
@@ -145,6 +181,25 @@ public:
         block<T>* const b = installed(first);
         if (b != nullptr) { ++b->tenants; }
         return b;
+    }
+    /// A reader opens the block of loaded messages that begins at `first`; it is a tenant. May throw std::bad_alloc.
+    block<T>* open(offset first, duration now) {
+        if (block<T>* const b = visit(first)) { return b; }
+        block<T>* made = make_block(first, now);
+        const std::lock_guard lock(mutex_);
+        if (block<T>* const b = installed(first)) { // somebody was faster
+            delete spare_.put(made);
+            ++b->tenants;
+            return b;
+        }
+        try {
+            aside_.insert(aside_.begin() + (aside_place(first) - aside_.begin()), made);
+        } catch (...) {
+            delete spare_.put(made);
+            throw;
+        }
+        made->tenants = 1;
+        return made;
     }
     /// The block of a tenant.
     block<T>* peek(offset first) const noexcept {
@@ -190,13 +245,14 @@ public:
 private:
     block<T>* installed(offset first) const noexcept {
         const std::uint64_t s = span_of(first);
-        if (s >= blocks_.lowest() && s < blocks_.highest()) { return blocks_.in_span(s); }
+        if (from_ == nullptr && s >= blocks_.lowest() && s < blocks_.highest()) { return blocks_.in_span(s); }
         const auto at = aside_place(first);
         return at != aside_.end() && span_of((*at)->first) == s ? *at : nullptr;
     }
     template <class Fn>
     void each_block_from(offset from, Fn fn) noexcept {
         for (auto at = aside_place(from); at != aside_.end(); ++at) { fn(**at); }
+        if (from_ != nullptr) { return; }
         for (std::uint64_t s = std::max(span_of(from), blocks_.lowest()); s < blocks_.highest(); ++s) {
             if (block<T>* const b = blocks_.in_span(s)) { fn(*b); }
         }
@@ -206,10 +262,10 @@ private:
                                 [](const block<T>* b, std::uint64_t s) { return span_of(b->first) < s; });
     }
     void remove(const block<T>& b) noexcept {
-        blocks_.remove(b.first, &b);
+        if (from_ == nullptr) { blocks_.remove(b.first, &b); }
         const auto at = aside_place(b.first);
         if (at != aside_.end() && *at == &b) { aside_.erase(at); }
-        gone_until_ = std::max(gone_until_, b.first + span);
+        if (from_ == nullptr) { gone_until_ = std::max(gone_until_, b.first + span); }
     }
     /// Something old would make the directory grow for ever: sealed blocks at its lower end go to a list. May throw
     /// std::bad_alloc.
@@ -257,6 +313,7 @@ private:
     recycler<block<T>> spare_;
     std::vector<block<T>*> aside_; // old ones, in order
     std::uint32_t tenants_;        // of a new block
+    loader<T>* const from_;        // or nullptr: they are in memory
     offset gone_until_ = 0;
 };
 

@@ -50,6 +50,7 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
             if (e->attempt > 0) { ++redelivered_; }
             // Settled from here on: nobody else can come to look at it. `holders` says whether somebody does already.
             e->settled = true;
+            record(*e, cursor_host::fate::settled);
             e->shared = e->holders != 0;
             ++e->holders;
             if (options_.shares_bodies) { // its receiver will look at it: one more, with a turn of its own
@@ -240,6 +241,7 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
     case verb::nack_after: fail(s, e, now, later(now, std::max(after, duration::zero())), reason_attempts); break;
     case verb::release:
         --e.attempt;
+        record(e, cursor_host::fate::tried);
         index_.enter(e, now, now, false);
         move_out(e);
         break;

@@ -65,6 +65,7 @@ struct cursor_options {
     bool limited_together = false; // what is in flight is bounded for several cursors together: each that comes back is news to all
     bool assigned = false;         // one member at a time may claim: see `assign`
     key_shares* shares = nullptr;  // members claim by key
+    bool recorded = false;         // messages are stored elsewhere: the host loads them, and is told what becomes of each
 
     bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0 || assigned || limited_together; }
 };
@@ -80,8 +81,9 @@ public:
     };
     /// The end of the stream.
     virtual offset head() const noexcept = 0;
-    virtual void* block_of(offset first) const noexcept = 0;
-    /// Looks at a message, once its sender has finished writing it.
+    /// May throw std::bad_alloc.
+    virtual void* block_of(offset first) = 0;
+    /// Looks at a message, once its sender has finished writing it. Without a body: it is lost, and nobody is given it.
     virtual view look(void* block, std::uint32_t index) noexcept = 0;
     /// Moves a body out of its slot into a node of its own. Null: there is no memory, it stays.
     virtual void* evacuate(void* block, std::uint32_t index) noexcept = 0;
@@ -108,6 +110,13 @@ public:
     virtual void remember(const envelope&, offset) noexcept = 0;
     /// So many left the bounds (negative: came back). Wakes senders; runs nothing foreign.
     virtual void settled(std::int64_t messages, std::int64_t bytes) noexcept = 0;
+    /// Where it is recorded: a message of the index is settled; it failed, and comes back at `when`, or is dead; it lives as if it were new.
+    enum class fate : std::uint8_t { settled, tried, revived };
+    virtual void record(const entry&, fate, duration /*when*/) noexcept {}
+    /// Tells an entry what became of its message before; when it may come back. False: nothing.
+    virtual bool recall(entry&, bool& /*dead*/, duration& /*when*/) noexcept { return false; }
+    /// Whether a slot holds a message that has to be ended.
+    virtual bool is_filled(void* /*block*/, std::uint32_t /*index*/) const noexcept { return false; }
     /// Called without the mutex: so many receivers may be woken; there are new dead letters.
     virtual void wake(std::size_t receivers) noexcept = 0;
     virtual void somebody_died() noexcept = 0;
@@ -121,6 +130,7 @@ protected:
 
 /// Why a message is dead, where its receiver gave no reason.
 inline constexpr std::string_view reason_attempts = "attempts exhausted";
+inline constexpr std::string_view reason_crash = "attempts exhausted: the process ended";
 inline constexpr std::string_view reason_lease = "attempts exhausted: lease expired";
 inline constexpr std::string_view reason_expired = "time to live over";
 inline constexpr std::string_view reason_rejected = "rejected";
@@ -298,6 +308,13 @@ public:
         const auto see = index_state_.load(std::memory_order_seq_cst);
         return see != index_shut && (see == index_has || head > next());
     }
+    /// The message of a claimed slot is lost: it is released as if it had never been.
+    void leave_out(page& p, std::uint32_t i) noexcept {
+        skipped_.fetch_add(1, std::memory_order_relaxed);
+        p.state[i].store(lane_state::released, std::memory_order_release);
+    }
+    /// For a cursor that has just been made: takes what lies before `until` into the index, as it was recorded. May throw std::bad_alloc.
+    void restore(offset until);
     /// A message with times of its own was appended at `o`.
     void note_timed(offset o, duration expires) noexcept;
 
@@ -407,6 +424,10 @@ private:
     entry* make_entry(page& p, std::uint32_t i, const cursor_host::view& v);
     void defer(page& p, std::uint32_t i, std::uint32_t attempt) noexcept;
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
+    bool restore(session& s, entry& e, duration now) noexcept;
+    void record(const entry& e, cursor_host::fate f, duration when = duration::min()) noexcept {
+        if (options_.recorded) [[unlikely]] { host_.record(e, f, when); }
+    }
     void retry_deferred(duration now) noexcept;
     template <class Match, class MatchPage>
     bool extend_if(offset o, duration lease, Match match, MatchPage in_lane) noexcept;

@@ -83,6 +83,29 @@ inline void cursor::note_timed(offset o, duration expires) noexcept {
 
 // --------------------------------------------------------------------------------------------------------------------------- outcomes
 
+/// A message whose fate was recorded before is put where it belongs; false: nothing is known of it. The entry is in no place yet.
+inline bool cursor::restore(session& s, entry& e, duration now) noexcept {
+    bool dead = false;
+    duration when = now;
+    if (!host_.recall(e, dead, when)) { return false; }
+    if (dead) {
+        index_.leave_group(e, now);
+        index_.bury(e);
+        ++unacked_;
+        s.left(e);
+        if (e.cover != nullptr) { host_.forget(*e.cover, e.offset); }
+        move_out(e);
+    } else if (e.expires <= now) {
+        expire(s, e, now);
+    } else if (options_.retry.max_attempts != 0 && e.attempt >= options_.retry.max_attempts) {
+        die(s, e, now, reason_crash);
+    } else {
+        index_.enter(e, now, std::max(when, e.due), true);
+        move_out(e);
+    }
+    return true;
+}
+
 /// A lease has ended. Its holder may still settle the message, until somebody else is given it.
 inline void cursor::lapse(session& s, entry& e, duration now) noexcept {
     index_.take_out(e);
@@ -119,6 +142,7 @@ inline void cursor::fail(session& s, entry& e, duration now, duration when, std:
         die(s, e, now, reason);
         return;
     }
+    record(e, cursor_host::fate::tried, when);
     index_.enter(e, now, when, false);
     move_out(e);
 }
@@ -139,6 +163,7 @@ inline void cursor::die(session& s, entry& e, duration now, std::string_view rea
     e.lapsed = false;
     index_.leave_group(e, now);
     index_.bury(e);
+    record(e, cursor_host::fate::tried);
     s.died();
     ++unacked_;
     s.left(e);
@@ -148,6 +173,7 @@ inline void cursor::die(session& s, entry& e, duration now, std::string_view rea
         entry& oldest = *index_.next_dead();
         index_.take_out(oldest);
         oldest.settled = true;
+        record(oldest, cursor_host::fate::settled);
         ++dropped_;
         if (oldest.holders == 0) { s.finish(oldest); }
     }
@@ -165,6 +191,7 @@ inline void cursor::revive(session& s, entry& e, duration now) noexcept {
         if (!e.cover->props.key.empty()) { index_.join_group(e, std::hash<std::string_view>()(e.cover->props.key) | 1); }
         host_.remember(*e.cover, e.offset);
     }
+    record(e, cursor_host::fate::revived);
     s.left(-1, static_cast<std::int64_t>(e.bytes));
     index_.enter(e, now, now, false);
     move_out(e);
@@ -178,6 +205,7 @@ inline void cursor::come_back(session& s, entry& e, duration now) noexcept {
         if (!e.cover->props.key.empty()) { index_.join_group(e, std::hash<std::string_view>()(e.cover->props.key) | 1); }
         host_.remember(*e.cover, e.offset);
     }
+    record(e, cursor_host::fate::revived);
     s.left(-1, static_cast<std::int64_t>(e.bytes));
     index_.enter(e, now, now, false);
 }
@@ -185,6 +213,7 @@ inline void cursor::come_back(session& s, entry& e, duration now) noexcept {
 /// A message goes for good. The entry is nowhere.
 inline void cursor::remove(session& s, entry& e, duration now) noexcept {
     e.settled = true;
+    record(e, cursor_host::fate::settled);
     index_.leave_group(e, now);
     s.left(e);
     if (e.cover != nullptr) { host_.forget(*e.cover, e.offset); }

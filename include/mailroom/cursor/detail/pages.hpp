@@ -164,7 +164,16 @@ inline void cursor::retry_deferred(duration now) noexcept {
             const std::uint64_t seen = p.state[i].load(std::memory_order_relaxed);
             if (lane_state::kind(seen) != lane_state::deferred) { continue; }
             try {
-                entry* const e = make_entry(p, i, host_.look(p.block, i));
+                const cursor_host::view v = host_.look(p.block, i);
+                if (v.body == nullptr) [[unlikely]] { // it was never looked at before
+                    const bool is_last = p.done + 1 == span;
+                    --deferred_;
+                    skipped_.fetch_add(1, std::memory_order_relaxed);
+                    release_slot(p, i);
+                    if (is_last) { return; } // the page is gone
+                    continue;
+                }
+                entry* const e = make_entry(p, i, v);
                 e->attempt = lane_state::attempt(seen);
                 p.state[i].store(lane_state::to(e), std::memory_order_release);
                 --deferred_;
@@ -178,7 +187,12 @@ inline void cursor::divert(page& p, std::uint32_t i, bool sifted) noexcept {
     session s(*this);
     const duration now = clock_.now();
     try {
-        entry* const e = make_entry(p, i, host_.look(p.block, i));
+        const cursor_host::view v = host_.look(p.block, i);
+        if (v.body == nullptr) [[unlikely]] {
+            leave_out(p, i);
+            return;
+        }
+        entry* const e = make_entry(p, i, v);
         e->unsifted = !sifted;
         p.state[i].store(lane_state::to(e), std::memory_order_release);
         if (e->expires <= now) {
@@ -231,9 +245,17 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
                     release_slot(p, i); // the page goes with the last of its slots, and that is the last of this round
                     continue;
                 }
-                entry* const e = make_entry(p, i, host_.look(p.block, i));
+                const cursor_host::view v = host_.look(p.block, i);
+                if (v.body == nullptr) [[unlikely]] {
+                    skipped_.fetch_add(1, std::memory_order_relaxed);
+                    release_slot(p, i);
+                    continue;
+                }
+                entry* const e = make_entry(p, i, v);
                 p.state[i].store(lane_state::to(e), std::memory_order_release);
-                if (e->expires <= now) {
+                if (options_.recorded && restore(s, *e, now)) {
+                    alive = e;
+                } else if (e->expires <= now) {
                     expire(s, *e, now); // a keyed message that expires behind others of its key has no turn to give up
                 } else {
                     index_.enter(*e, now, e->due, true);

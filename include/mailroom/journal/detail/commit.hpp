@@ -69,7 +69,7 @@ draft log_engine<Files>::make_draft(record_kind kind, std::uint32_t stream, std:
 }
 
 template <class Files>
-log_port::placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit, ticket* t) {
+placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit, ticket* t) {
     std::size_t bytes = 0;
     for (const draft& d : drafts) { bytes += d.whole(); }
     if (bytes > largest_batch()) {
@@ -91,7 +91,7 @@ log_port::placed log_engine<Files>::place(std::span<draft> drafts, const admissi
     const bool is_message = drafts.front().kind == record_kind::message;
     slot* const s = is_message ? &slots_.at(drafts.front().stream) : nullptr;
     const offset first = s != nullptr ? s->placed : no_offset;
-    if (!admit(first)) { return {.full = true}; }
+    if (!admit.ask(admit.whom, first)) { return {.full = true}; }
     const std::size_t before = open_.size();
     const std::uint32_t records = open_.records;
     try {
@@ -196,7 +196,7 @@ void log_engine<Files>::note_deliveries(std::uint32_t cursor, bytes_view steps) 
         draft d = make_draft(record_kind::deliveries, cursor, payload);
         ticket t;
         t.waits = false;
-        const placed p = place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, &t);
+        const placed p = place({&d, 1}, admission(), &t);
         if (p.taken) { wait(t); }
     } catch (...) {} // no memory: this attempt is not counted
 }
@@ -479,7 +479,7 @@ void log_engine<Files>::place_declaration(record_kind kind, std::uint32_t stream
     draft d = make_draft(kind, stream, bytes);
     d.offset = 0;
     ticket t;
-    placed p = place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, &t);
+    placed p = place({&d, 1}, admission(), &t);
     if (!p.taken) { p.why.raise(); }
     wait(t);
     if (t.why.kind() != errc{}) { t.why.raise(); }
@@ -561,7 +561,7 @@ void log_engine<Files>::put_cursor(std::uint32_t cursor, const cursor_image& at)
     at.write(to);
     draft d = make_draft(record_kind::place, cursor, payload);
     d.offset = 0;
-    const placed p = place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, nullptr);
+    const placed p = place({&d, 1}, admission(), nullptr);
     if (!p.taken) { p.why.raise(); }
 }
 

@@ -283,7 +283,7 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
                 d.properties = r.head.properties;
                 d.time = r.head.time;
                 d.offset = r.head.offset;
-                if (place({&d, 1}, {[](void*, offset) { return true; }, nullptr}, nullptr).taken) { done += d.whole(); }
+                if (place({&d, 1}, admission(), nullptr).taken) { done += d.whole(); }
             },
             [](unsigned, const damage*) {});
     }

@@ -11,28 +11,39 @@
 namespace mailroom::detail {
 
 // Stand for a value of whatever type a field has. As in PFR: by reference where T can be copied, else by value; the two
-// overloads keep what takes anything (std::optional) from being ambiguous. None of this is ever defined.
+// overloads keep what takes anything (std::optional) from being ambiguous. None of this ever runs; it has bodies because
+// clang, where it looks into a constructor of a type without linkage, misses them.
 struct any_lvalue {
     template <class U>
-    operator U&() const&& noexcept; // NOLINT: to convert is all it does
+    operator U&() const&& noexcept { // NOLINT: to convert is all it does
+        __builtin_unreachable();
+    }
     template <class U>
-    operator U&() const& noexcept; // NOLINT
+    operator U&() const& noexcept { // NOLINT
+        __builtin_unreachable();
+    }
 };
 struct any_rvalue {
     template <class U>
-    operator U() const&& noexcept; // NOLINT
+    operator U() const&& noexcept { // NOLINT
+        __builtin_unreachable();
+    }
 };
 template <class T>
 using any_field = std::conditional_t<std::is_copy_constructible_v<T>, any_lvalue, any_rvalue>;
 
 struct any_pointer {
     template <class U>
-    operator U*() const noexcept; // NOLINT
+    operator U*() const noexcept { // NOLINT
+        __builtin_unreachable();
+    }
 };
 template <class T>
 struct any_base_of {
     template <class U>
-    requires(std::is_base_of_v<U, T> && !std::is_same_v<U, T>) operator U() const noexcept; // NOLINT
+    requires(std::is_base_of_v<U, T> && !std::is_same_v<U, T>) operator U() const noexcept { // NOLINT
+        __builtin_unreachable();
+    }
 };
 
 template <class Any, std::size_t>

@@ -101,8 +101,8 @@ void put_fixed(byte_sink& out, Number number) {
     std::memcpy(out.extend(sizeof number), &number, sizeof number);
 }
 inline void put_varint(byte_sink& out, std::uint64_t value) {
-    for (; value >= 0x80; value >>= 7U) { out.write(static_cast<std::byte>(value | 0x80U)); }
-    out.write(static_cast<std::byte>(value));
+    for (; value >= 0x80; value >>= 7U) { out.push_back(static_cast<std::byte>(value | 0x80U)); }
+    out.push_back(static_cast<std::byte>(value));
 }
 inline void put_signed(byte_sink& out, std::int64_t value) {
     const auto bits = static_cast<std::uint64_t>(value);

@@ -255,7 +255,7 @@ T read_choice(byte_source& in) {
 template <class T>
 void write_product(const T& value, byte_target& to) {
     if constexpr (std::tuple_size_v<T> == 0) {
-        to.out.write(std::byte{0});
+        to.out.push_back(std::byte{0});
     } else if constexpr (is_std_array<T>) {
         for (const auto& element : value) { write_value(element, to); }
     } else {
@@ -401,7 +401,7 @@ void write_value(const T& value, byte_target& to) {
             }
         }
     } else if constexpr (form<T> == value_form::maybe) {
-        to.out.write(std::byte{value ? std::uint8_t{1} : std::uint8_t{0}});
+        to.out.push_back(std::byte{value ? std::uint8_t{1} : std::uint8_t{0}});
         if (value) { write_value<std::remove_cvref_t<decltype(*value)>>(*value, to); }
     } else if constexpr (form<T> == value_form::choice) {
         if (value.valueless_by_exception()) { fail(errc::invalid, "a variant that lost its value to an exception has no bytes"); }

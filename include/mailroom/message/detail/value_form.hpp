@@ -119,7 +119,7 @@ consteval value_form form_of_aggregate() {
 
 template <class T>
 consteval value_form form_of() {
-    if constexpr (!std::is_object_v<T> || std::is_array_v<T> || std::is_const_v<T> || std::is_volatile_v<T>) {
+    if constexpr (!std::is_object_v<T> || std::is_array_v<T> || std::is_abstract_v<T> || std::is_const_v<T> || std::is_volatile_v<T>) {
         return value_form::none;
     } else if constexpr (has_own_codec<T>) {
         return value_form::own;

@@ -82,13 +82,13 @@ struct change {
             if (d.coin()) { to.resize(static_cast<std::size_t>(at)); }
             return;
         }
-        // The length grows by nothing, by whole sectors, or by all; what is kept beyond it nobody sees.
+        // The length grows by all, or up to some sector, or not; what is kept beyond it nobody sees.
         const std::uint64_t end = at + data.size();
         std::uint64_t length = to.size();
         if (end > length) {
-            const std::uint64_t way = d.below(4);
-            const std::uint64_t boundary = (length / sector_bytes + d.below((end - length) / sector_bytes + 1)) * sector_bytes;
-            length = way == 0 ? length : way == 1 ? std::clamp(boundary, length, end) : end;
+            const std::uint64_t first = length / sector_bytes;
+            const std::uint64_t boundary = (first + d.below(end / sector_bytes - first + 1)) * sector_bytes;
+            length = d.coin() ? std::max(boundary, length) : end;
             to.resize(static_cast<std::size_t>(length));
         }
         // Each sector on its own; but by one chance for all, or large writes would never be kept or lost as a whole.

@@ -1,0 +1,187 @@
+// changes: what a cursor has settled, and what else became of its messages, gathered until a commit takes it; and tickets, by which somebody is
+// told what became of what he placed. Light: what stores see of a journal without including it.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/result.hpp>
+#include <mailroom/base/wait.hpp>
+#include <mailroom/journal/wire.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// Somebody who is told what became of what he placed. Completed once, by whoever led the commit, without a lock.
+struct ticket {
+    ticket* next = nullptr;
+    std::atomic<std::uint32_t> done{0};
+    offset first = no_offset;                   // set as it is placed
+    failure why = errc{};                       // set before `done`; errc{}: it is as durable as was asked for
+    bool waits = true;                          // a thread waits for it: worth gathering for
+    void (*finish)(ticket&) noexcept = nullptr; // called instead of setting `done`, where there is one
+
+    bool is_done() const noexcept { return done.load(std::memory_order_acquire) != 0; }
+};
+
+/// Who places messages is asked for the offset of the first whether they may be, under the journal's lock.
+struct admission {
+    bool (*ask)(void* whom, offset first) = [](void*, offset) { return true; };
+    void* whom = nullptr;
+};
+struct placed {
+    bool taken = false;
+    bool full = false; // the admission said no
+    offset first = no_offset;
+    failure why = errc{};
+};
+
+/// What is remembered of a message that was handed out and is not settled. Times: wall clock, nanoseconds since 1970.
+struct trial {
+    std::uint32_t attempt = 0;
+    bool dead = false;
+    std::int64_t due = 0; // not before; 0: at once
+    std::int64_t first_failure = 0;
+    std::int64_t last_failure = 0;
+    std::string reason;
+
+    void write(wire_writer& to) const {
+        to.var(attempt);
+        to.var(dead ? 1 : 0);
+        to.i64(due);
+        to.i64(first_failure);
+        to.i64(last_failure);
+        to.text(reason);
+    }
+    static trial read(wire_reader& from) {
+        trial t;
+        t.attempt = from.var_as<std::uint32_t>();
+        t.dead = from.var() != 0;
+        t.due = from.i64();
+        t.first_failure = from.i64();
+        t.last_failure = from.i64();
+        t.reason = from.text();
+        return t;
+    }
+};
+
+/// The steps of a settlement record, one after the other.
+enum class change : std::uint8_t {
+    settled = 1, // first, how many
+    tried = 2,   // offset, trial
+    revived = 3, // offset: unsettled, as if it had never failed
+    counted = 4, // how many more were redelivered, expired, dropped
+};
+
+/// A cursor as its journal sees it: what has changed is collected with each commit.
+class change_source {
+public:
+    explicit change_source(std::uint32_t cursor) noexcept : cursor_(cursor) {}
+    change_source(const change_source&) = delete;
+    change_source& operator=(const change_source&) = delete;
+
+    std::uint32_t cursor() const noexcept { return cursor_; }
+    /// Moves what has changed into `steps`, as records carry it. Called under the journal's lock.
+    virtual void collect(std::vector<std::byte>& steps) noexcept = 0;
+    /// That was not written after all: it is to be given once more.
+    virtual void give_back(bytes_view steps) noexcept = 0;
+
+    std::atomic<bool> dirty{false};
+
+protected:
+    ~change_source() = default;
+
+private:
+    const std::uint32_t cursor_;
+};
+
+/// The changes of one cursor. Threads: any. Lock: its own, for a few instructions. Without memory a change is forgotten: its message is delivered
+/// again after the next opening.
+class change_log : public change_source {
+public:
+    using change_source::change_source;
+
+    /// Some in a row were settled. Returns whether the journal has to be told that there is something.
+    bool settled(offset first, std::uint64_t n) noexcept {
+        const std::lock_guard lock(mutex_);
+        if (run_ != 0 && first_ + run_ == first) {
+            run_ += n;
+        } else {
+            close_run();
+            first_ = first;
+            run_ = n;
+        }
+        return news();
+    }
+    bool tried(offset o, const trial& t) noexcept {
+        return step([&](wire_writer& to) {
+            to.var(static_cast<std::uint64_t>(change::tried));
+            to.var(o);
+            t.write(to);
+        });
+    }
+    bool revived(offset o) noexcept {
+        return step([&](wire_writer& to) {
+            to.var(static_cast<std::uint64_t>(change::revived));
+            to.var(o);
+        });
+    }
+    bool counted(std::uint64_t redelivered, std::uint64_t expired, std::uint64_t dropped) noexcept {
+        return step([&](wire_writer& to) {
+            to.var(static_cast<std::uint64_t>(change::counted));
+            to.var(redelivered);
+            to.var(expired);
+            to.var(dropped);
+        });
+    }
+
+    void collect(std::vector<std::byte>& steps) noexcept override {
+        const std::lock_guard lock(mutex_);
+        close_run();
+        steps.swap(steps_);
+        steps_.clear();
+    }
+    void give_back(bytes_view steps) noexcept override {
+        const std::lock_guard lock(mutex_);
+        try {
+            steps_.insert(steps_.begin(), steps.begin(), steps.end());
+        } catch (...) {}
+    }
+
+private:
+    template <class Write>
+    bool step(Write write) noexcept {
+        const std::lock_guard lock(mutex_);
+        close_run();
+        const std::size_t before = steps_.size();
+        try {
+            wire_writer to(steps_);
+            write(to);
+        } catch (...) { steps_.resize(before); }
+        return news();
+    }
+    void close_run() noexcept {
+        if (run_ == 0) { return; }
+        const std::size_t before = steps_.size();
+        try {
+            wire_writer to(steps_);
+            to.var(static_cast<std::uint64_t>(change::settled));
+            to.var(first_);
+            to.var(run_);
+        } catch (...) { steps_.resize(before); }
+        run_ = 0;
+    }
+    bool news() noexcept { return !dirty.load(std::memory_order_relaxed) && !dirty.exchange(true, std::memory_order_seq_cst); }
+
+    brief_mutex mutex_;
+    std::vector<std::byte> steps_;
+    offset first_ = 0;
+    std::uint64_t run_ = 0; // settled from there on, not in `steps_` yet
+};
+
+} // namespace mailroom::detail

@@ -1,0 +1,331 @@
+// journal_link<T>: one stream of a journal as a store of `T` sees it: encodes what is sent, decodes what is claimed.
+//
+// Threads: any. Locks: one of its own while messages are loaded, so that those who claim neighbours load them once; the journal's, below it.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/error.hpp>
+#include <mailroom/journal/catalog.hpp>
+#include <mailroom/journal/changes.hpp>
+#include <mailroom/journal/format.hpp>
+#include <mailroom/journal/port.hpp>
+#include <mailroom/message/codec.hpp>
+#include <mailroom/message/properties_codec.hpp>
+#include <mailroom/message/schema.hpp>
+#include <mailroom/store/link.hpp>
+#include <mailroom/store/recorded.hpp>
+#include <mailroom/store/timing.hpp>
+#include <mailroom/stream/stream.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// A receipt's side of a commit.
+class journal_promise final : public pending_outcome {
+public:
+    explicit journal_promise(std::shared_ptr<log_port> log) : log_(std::move(log)) {
+        ticket_.self = this;
+        ticket_.waits = false;
+        ticket_.finish = &journal_promise::complete;
+    }
+    ticket& place() noexcept { return ticket_; }
+    /// What is answered when it is done, where that is not the place given to the ticket.
+    void answer(offset place) noexcept { ticket_.first = place; }
+
+    bool ready() const noexcept override { return ticket_.is_done(); }
+    void wait() noexcept override { log_->wait(ticket_); }
+    bool hasten() noexcept override { return log_->lead_for(ticket_); }
+    result<offset> outcome() const override {
+        if (ticket_.why.kind() != errc{}) { return ticket_.why; }
+        return ticket_.first;
+    }
+    bool join(waiter& w) noexcept override {
+        const std::lock_guard lock(mutex_);
+        if (ticket_.is_done()) { return false; }
+        waiters_.add(w, nothing());
+        return true;
+    }
+
+private:
+    struct own_ticket : ticket {
+        journal_promise* self = nullptr;
+    };
+    static void complete(ticket& t) noexcept {
+        journal_promise& self = *static_cast<own_ticket&>(t).self;
+        {
+            const std::lock_guard lock(self.mutex_);
+            t.done.store(1, std::memory_order_release);
+        }
+        while (waiter* const w = self.waiters_.take(nothing())) { w->wake(); }
+        self.unrefer();
+    }
+
+    const std::shared_ptr<log_port> log_;
+    own_ticket ticket_;
+    std::mutex mutex_; // `done` against joining
+    wait_list waiters_;
+};
+
+template <class T>
+class journal_link final : public link<T>, private stream_listener {
+public:
+    /// What is stored as a stream of `log`, read by a cursor, or by several (number 0).
+    journal_link(std::shared_ptr<log_port> log, std::uint32_t endpoint, std::uint32_t stream, std::uint32_t cursor, const timing& times)
+        : log_(std::move(log)), stream_(stream), times_(times), own_changes_(cursor) {
+        this->changes_ = &own_changes_;
+        schema_ = log_->schema_number(endpoint, schema_of<T>());
+        log_->look([&](const catalog& c) {
+            for (const schema& s : c.endpoint(endpoint).schemas) { decoders_.push_back(decoder_for<T>(s)); }
+            if (const cursor_image* const image = c.image(cursor)) { before_ = *image; }
+        });
+        for (const auto& [o, t] : before_.trials()) { tried_until_ = o + 1; }
+        suspects_until_ = log_->suspects_until(stream_);
+    }
+
+    /// `core`, a stream's owner, is told from now on: `messages()`, `arrived(n)`, `refer()`, `unrefer()`, `end()`.
+    template <class Core>
+    void attach(Core& core) {
+        core_ = &core;
+        head_ = &core.messages();
+        arrived_ = [](void* c, std::size_t n) noexcept { static_cast<Core*>(c)->arrived(n); };
+        refer_ = [](void* c, bool more) noexcept {
+            if (more) {
+                static_cast<Core*>(c)->refer();
+            } else {
+                static_cast<Core*>(c)->unrefer();
+            }
+        };
+        end_ = [](void* c) noexcept { static_cast<Core*>(c)->end(); };
+        log_->attach(stream_, *this);
+        is_attached_ = true;
+    }
+    const std::shared_ptr<log_port>& log() const noexcept { return log_; }
+    std::uint32_t stream_number() const noexcept { return stream_; }
+
+    // ------------------------------------------------------------------------------------------------------------------------- link
+
+    void pack(shipment& s, const T& value, const properties* props) override {
+        shipment::piece p;
+        p.start = s.bytes.size();
+        if (props != nullptr && *props != no_properties) { encode_properties(*props, s.bytes); }
+        p.properties = static_cast<std::uint32_t>(s.bytes.size() - p.start);
+        codec<T>::encode(value, s.bytes);
+        const std::size_t length = s.bytes.size() - p.start;
+        if (length > log_->largest_batch()) {
+            fail(errc::too_large, "the message takes " + std::to_string(length) + " bytes; a journal takes half a segment (segment_bytes) at most, here " +
+                                      std::to_string(log_->largest_batch()));
+        }
+        p.length = static_cast<std::uint32_t>(length);
+        const std::size_t padding = padded(length) - length;
+        if (padding != 0) { std::fill_n(s.bytes.extend(padding), padding, std::byte{}); }
+        p.hash = checksum(s.bytes.bytes().subspan(p.start), log_->seed());
+        if (s.count++ == 0) {
+            s.time = wall_count(times_.wall(times_.coarse()));
+            s.first = p;
+        } else {
+            s.more.push_back(p);
+        }
+    }
+    placed place(shipment& s, const admission& admit, ticket* t) override {
+        const auto make = [&](const shipment::piece& p) {
+            draft d;
+            d.stream = stream_;
+            d.schema = schema_;
+            d.properties = p.properties;
+            d.time = s.time;
+            d.length = p.length;
+            d.hash = p.hash;
+            d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
+            return d;
+        };
+        if (s.more.empty()) {
+            draft one = make(s.first);
+            return log_->place({&one, 1}, admit, t);
+        }
+        std::vector<draft> all;
+        all.reserve(1 + s.more.size());
+        all.push_back(make(s.first));
+        for (const shipment::piece& p : s.more) { all.push_back(make(p)); }
+        return log_->place(all, admit, t);
+    }
+    void wait(ticket& t) noexcept override { log_->wait(t); }
+    bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
+    offset placed_until() noexcept override { return log_->placed_until(stream_); }
+    bool push() noexcept override { return log_->push(); }
+    void push_settlements() noexcept override { log_->push_settlements(); }
+    pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known) override {
+        auto* const made = new journal_promise(log_);
+        if (s == nullptr) {
+            made->answer(known);
+            log_->enrol(made->place());
+            p.taken = true;
+            return made;
+        }
+        try {
+            p = place(*s, admit, &made->place());
+        } catch (...) {
+            made->unrefer();
+            made->unrefer();
+            throw;
+        }
+        if (p.taken) { return made; }
+        made->unrefer();
+        made->unrefer();
+        return nullptr;
+    }
+
+    bool was_settled(offset o) const noexcept override { return before_.is_settled(o); }
+    std::uint64_t were_settled(offset first, offset last) const noexcept override {
+        const offset known = before_.runs().empty() ? before_.floor() : before_.runs().rbegin()->second;
+        const offset end = std::min(last, known);
+        return first < end ? (end - first) - before_.unsettled_in(first, end) : 0;
+    }
+    const trial* was_tried(offset o) const noexcept override {
+        const auto at = before_.trials().find(o);
+        return at != before_.trials().end() ? &at->second : nullptr;
+    }
+    offset tried_until() const noexcept override { return tried_until_; }
+    offset floor() const noexcept override { return before_.floor(); }
+    std::uint64_t settled_before() const noexcept override { return before_.settled_ever(); }
+    const cursor_image& before() const noexcept { return before_; }
+    bool suspects(offset o) const noexcept override { return o < suspects_until_; }
+    void note_deliveries(bytes_view steps) noexcept override { log_->note_deliveries(own_changes_.cursor(), steps); }
+    failure damage_met() noexcept override {
+        const std::lock_guard lock(loading_);
+        if (met_.empty()) {
+            this->damaged_.store(false, std::memory_order_relaxed);
+            return errc{};
+        }
+        failure first = std::move(met_.front());
+        met_.erase(met_.begin());
+        if (met_.empty()) { this->damaged_.store(false, std::memory_order_relaxed); }
+        return first;
+    }
+    bool handle_gone(void* core) noexcept override {
+        const std::lock_guard lock(log_->tenants_mutex());
+        auto& all = log_->tenants();
+        const auto at = std::find_if(all.begin(), all.end(), [&](const auto& t) { return t.core == core; });
+        if (at == all.end() || --at->handles != 0) { return at == all.end(); }
+        all.erase(at);
+        return true;
+    }
+    void leave() noexcept override {
+        if (!is_attached_) { return; }
+        is_attached_ = false;
+        log_->detach(own_changes_);
+        log_->detach(stream_);
+    }
+
+    // ----------------------------------------------------------------------------------------------------------------------- loader
+
+    std::uint64_t load(block<T>& b, std::uint32_t i) noexcept override {
+        const std::lock_guard lock(loading_);
+        std::uint32_t empty = 0;
+        const offset head = head_->head();
+        for (std::uint32_t k = 0; k < span && b.first + k < head; ++k) {
+            if (b.slots[k].ready.load(std::memory_order_acquire) != slot_empty) { continue; }
+            if (own_changes_.cursor() != 0 && before_.is_settled(b.first + k)) { // one reader, who is done with it
+                b.slots[k].ready.store(slot_lost, std::memory_order_release);
+            } else {
+                empty |= std::uint32_t{1} << k;
+            }
+        }
+        if (empty != 0) {
+            log_->read(
+                stream_, b.first, empty, [&](unsigned k, const record& r) { fill(b, k, r); },
+                [&](unsigned k, const damage* d) {
+                    b.slots[k].ready.store(slot_lost, std::memory_order_release);
+                    if (d == nullptr) { return; } // it has gone, or never came
+                    note_damage(failure_of(*d));
+                });
+        }
+        return b.slots[i].ready.load(std::memory_order_acquire);
+    }
+
+private:
+    void tell() noexcept override { log_->mark(own_changes_); }
+
+    // stream_listener
+    void advance(offset head) noexcept override { head_->advance(head); }
+    void arrived(std::size_t n) noexcept override { arrived_(core_, n); }
+    void journal_closed() noexcept override { end_(core_); }
+    void hold() noexcept override { refer_(core_, true); }
+    void let_go() noexcept override { refer_(core_, false); }
+
+    static failure failure_of(const damage& d) {
+        try {
+            return {errc::corrupt, d.file + ", byte " + std::to_string(d.byte) + ": " + d.what + "; it is left out"};
+        } catch (...) { return errc::corrupt; }
+    }
+    void note_damage(failure f) noexcept {
+        try {
+            met_.push_back(std::move(f));
+        } catch (...) {}
+        this->damaged_.store(true, std::memory_order_relaxed);
+    }
+    void fill(block<T>& b, unsigned k, const record& r) noexcept {
+        try {
+            std::unique_ptr<envelope> cover;
+            bytes_view front = r.payload.first(r.head.properties);
+            if (r.head.properties != 0) {
+                cover = std::make_unique<envelope>();
+                cover->props = decode_properties(front);
+            }
+            if (r.head.schema >= decoders_.size() || decoders_[r.head.schema] == nullptr) {
+                fail(errc::type_mismatch, "a message was stored in a way this type does not read");
+            }
+            T value = decoders_[r.head.schema](r.payload.subspan(r.head.properties));
+            outgoing<T> out(value);
+            const duration sent = times_.at(wall_point(r.head.time));
+            std::uint64_t word = b.word_at(sent);
+            if (cover != nullptr) {
+                cover->sent = sent;
+                if (cover->props.delay > duration::zero()) { cover->due = later(sent, cover->props.delay); }
+                if (cover->props.time_to_live > duration::zero()) { cover->expires = later(sent, cover->props.time_to_live); }
+                word = b.word_of(cover.release());
+            }
+            if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
+            out.into(b.slots[k].value);
+            b.slots[k].ready.store(word, std::memory_order_release);
+        } catch (const std::exception& e) {
+            b.slots[k].ready.store(slot_lost, std::memory_order_release);
+            try {
+                note_damage({errc::corrupt, "message " + std::to_string(r.head.offset) + " cannot be decoded: " + e.what() + "; it is left out"});
+            } catch (...) { note_damage(errc::corrupt); }
+        } catch (...) {
+            b.slots[k].ready.store(slot_lost, std::memory_order_release);
+            note_damage(errc::corrupt);
+        }
+    }
+
+    const std::shared_ptr<log_port> log_;
+    const std::uint32_t stream_;
+    const timing times_;
+    change_log own_changes_;
+    cursor_image before_;
+    offset tried_until_ = 0;
+    offset suspects_until_ = 0;
+    std::uint16_t schema_ = 0;
+    std::vector<decoder<T>> decoders_;
+    bool is_attached_ = false;
+
+    void* core_ = nullptr;
+    stream<T>* head_ = nullptr;
+    void (*arrived_)(void*, std::size_t) noexcept = nullptr;
+    void (*refer_)(void*, bool) noexcept = nullptr;
+    void (*end_)(void*) noexcept = nullptr;
+
+    std::mutex loading_;
+    std::vector<failure> met_;
+};
+
+} // namespace mailroom::detail

@@ -1,0 +1,103 @@
+// link<T>: what ties a queue, or a partition of a topic, to the journal it lives in. A store that has none lives in memory.
+//
+// Sending goes through it: a message is packed, placed, and committed. Receiving as well: a block of the stream is empty until somebody who
+// claimed a message in it has it loaded. And what becomes of messages is noted, for the next commit to write.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/result.hpp>
+#include <mailroom/journal/changes.hpp>
+#include <mailroom/message/byte_sink.hpp>
+#include <mailroom/message/properties.hpp>
+#include <mailroom/message/receipt.hpp>
+#include <mailroom/stream/block.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mailroom::detail {
+
+/// Messages of one stream, encoded, on their way into the journal together.
+struct shipment {
+    struct piece {
+        std::size_t start = 0;        // of its bytes
+        std::uint32_t length = 0;     // without the padding
+        std::uint32_t properties = 0; // in front of the body
+        std::uint64_t hash = 0;
+    };
+    byte_sink bytes;
+    piece first;
+    std::vector<piece> more; // where there are several
+    std::size_t count = 0;
+    std::int64_t time = 0; // when they are sent: wall clock, nanoseconds since 1970
+};
+
+/// What is the same for every `T`.
+class link_base {
+public:
+    link_base(const link_base&) = delete;
+    link_base& operator=(const link_base&) = delete;
+    virtual ~link_base() = default;
+
+    virtual placed place(shipment& s, const admission& admit, ticket* t) = 0;
+    virtual void wait(ticket& t) noexcept = 0;
+    /// Whether a send waits for its commit.
+    virtual bool commits() const noexcept = 0;
+    /// The offset that the next message gets.
+    virtual offset placed_until() noexcept = 0;
+    /// What was placed before is visible when this returns; false: there was nothing.
+    virtual bool push() noexcept = 0;
+    /// What was settled before is committed when this returns.
+    virtual void push_settlements() noexcept = 0;
+    /// A receipt for what was placed with `send_async`, or, with no_offset, for what is settled by now.
+    virtual pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset place) = 0;
+
+    // What the image of before says.
+    virtual bool was_settled(offset o) const noexcept = 0;
+    virtual std::uint64_t were_settled(offset first, offset last) const noexcept = 0;
+    virtual const trial* was_tried(offset o) const noexcept = 0;
+    /// Beyond this, nothing was tried.
+    virtual offset tried_until() const noexcept = 0;
+    virtual offset floor() const noexcept = 0;
+    /// How many were acknowledged.
+    virtual std::uint64_t settled_before() const noexcept = 0;
+
+    /// Deliveries that may be of what killed the process before: to be noted before they are handed out.
+    virtual bool suspects(offset o) const noexcept = 0;
+    virtual void note_deliveries(bytes_view steps) noexcept = 0;
+
+    void settled(offset first, std::uint64_t n = 1) noexcept {
+        if (changes_->settled(first, n)) { tell(); }
+    }
+    void tried(offset o, const trial& t) noexcept {
+        if (changes_->tried(o, t)) { tell(); }
+    }
+    void revived(offset o) noexcept {
+        if (changes_->revived(o)) { tell(); }
+    }
+
+    /// The first damage that was met since the last call, as a failure; errc{}: none.
+    virtual failure damage_met() noexcept = 0;
+    bool has_met_damage() const noexcept { return damaged_.load(std::memory_order_relaxed); }
+    /// One handle on the endpoint `core` is gone. True: it was the last.
+    virtual bool handle_gone(void* core) noexcept = 0;
+    /// Nothing comes from here any more. What was settled is placed.
+    virtual void leave() noexcept = 0;
+
+protected:
+    link_base() = default;
+    virtual void tell() noexcept = 0;
+    change_log* changes_ = nullptr;
+    std::atomic<bool> damaged_{false};
+};
+
+template <class T>
+class link : public link_base, public loader<T> {
+public:
+    /// Encodes a message as one more of a shipment. Throws what its codec throws, std::bad_alloc.
+    virtual void pack(shipment& s, const T& value, const properties* props) = 0;
+};
+
+} // namespace mailroom::detail
