@@ -123,7 +123,7 @@ public:
             note_id(s, r);
             break;
         }
-        case record_kind::moved: break;
+        case record_kind::moved: known_stream(r.head.stream); break;
         case record_kind::settlements: known_cursor(r.head.stream).image.take(from); break;
         case record_kind::place: {
             cursor_entry& c = known_cursor(r.head.stream);

@@ -27,6 +27,9 @@ namespace mailroom::detail {
 
 inline constexpr std::uint32_t format_version = 1;
 
+/// What is said of a file of another version: it is never written over.
+inline constexpr const char* other_version = "the file is of another version of the format than this program reads";
+
 /// XXH3-64.
 inline std::uint64_t checksum(bytes_view b, std::uint64_t seed) noexcept { return XXH3_64bits_withSeed(b.data(), b.size(), seed); }
 
@@ -70,7 +73,7 @@ struct segment_header {
         if (load_le<std::uint64_t>(from.data()) != word) { return "the file does not begin as a segment of a journal does"; }
         if (load_le<std::uint64_t>(from.data() + 56) != checksum(from.first(56), 0)) { return "the header's checksum is wrong"; }
         version = load_le<std::uint32_t>(from.data() + 8);
-        if (version != format_version) { return "the file is of another version of the format"; }
+        if (version != format_version) { return other_version; }
         std::memcpy(h.id.data(), from.data() + 16, h.id.size());
         h.first = load_le<std::uint64_t>(from.data() + 32);
         h.incarnation = load_le<std::uint64_t>(from.data() + 40);
@@ -218,7 +221,7 @@ struct sealed_file {
         std::memcpy(id.data(), file.data() + 24, id.size());
         number = load_le<std::uint64_t>(file.data() + 40);
         if (load_le<std::uint64_t>(file.data()) != checksum(file.subspan(8), seed_of(id))) { return "the checksum is wrong"; }
-        if (load_le<std::uint32_t>(file.data() + 16) != format_version) { return "the file is of another version of the format"; }
+        if (load_le<std::uint32_t>(file.data() + 16) != format_version) { return other_version; }
         body = file.subspan(head);
         return load_le<std::uint64_t>(file.data() + 48) == body.size() ? nullptr : "the file is not as long as it says";
     }

@@ -8,6 +8,7 @@
 
 #include <mailroom/base/clock.hpp>
 #include <mailroom/cursor/cursor.hpp>
+#include <mailroom/journal/changes.hpp>
 #include <mailroom/message/body.hpp>
 #include <mailroom/message/delivery.hpp>
 #include <mailroom/message/message.hpp>

@@ -219,8 +219,8 @@ private:
     // reading.hpp
     bool find(std::uint32_t stream, offset o, lookup& l);
     bool rebuild_index(const segment_ptr& s);
-    template <class Fn>
-    std::optional<damage> scan(const segment_ptr& s, std::uint64_t until, Fn fn);
+    template <class Fn, class Wrong>
+    void scan(const segment_ptr& s, std::uint64_t until, Fn fn, Wrong wrong);
 
     // recovery.hpp
     void lock_directory();
@@ -235,6 +235,7 @@ private:
     void apply_recovered(const record& r, const segment_ptr& s);
     void open_last(const segment_ptr& last, std::uint64_t at);
     void begin_anew();
+    void write_header(const segment_ptr& s);
 
     const Files files_;
     const std::string directory_;

@@ -12,7 +12,7 @@ namespace mailroom::detail {
 template <class Files>
 class file_window {
 public:
-    file_window(const Files& files, const typename Files::file& f) noexcept : files_(files), file_(f) {}
+    file_window(const Files& files, const typename Files::file& f, std::string path) noexcept : files_(files), file_(f), path_(std::move(path)) {}
 
     /// `n` bytes from `at` on, or as many as there are. Valid until the next call. Throws errc::io.
     bytes_view at(std::uint64_t at, std::size_t n) {
@@ -20,7 +20,7 @@ public:
             constexpr std::size_t piece = std::size_t{1} << 20;
             buffer_.resize(std::max(n, piece));
             from_ = at;
-            if (const auto ec = read_all(files_, file_, at, buffer_, have_)) { throw std::system_error(ec); }
+            if (const auto ec = read_all(files_, file_, at, buffer_, have_)) { io_failure("cannot read", path_, ec).raise(); }
         }
         const std::uint64_t skip = at - from_;
         return bytes_view(buffer_).subspan(static_cast<std::size_t>(skip), std::min(n, have_ - static_cast<std::size_t>(skip)));
@@ -29,6 +29,7 @@ public:
 private:
     const Files& files_;
     const typename Files::file& file_;
+    const std::string path_;
     std::vector<std::byte> buffer_;
     std::uint64_t from_ = 0;
     std::size_t have_ = 0;
@@ -176,34 +177,51 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
     }
 }
 
-/// Goes through the batches of a segment up to position `until`: `fn(header, records, position)` for each that is whole. Answers what is
-/// wrong, if anything is. Throws std::system_error, std::bad_alloc.
+/// Goes through the batches of a segment up to position `until`: `fn(header, records, its checksum)` for each that is whole, `wrong(damage)` for
+/// what lies between. Throws errc::io, std::bad_alloc.
 template <class Files>
-template <class Fn>
-std::optional<damage> log_engine<Files>::scan(const segment_ptr& s, std::uint64_t until, Fn fn) {
+template <class Fn, class Wrong>
+void log_engine<Files>::scan(const segment_ptr& s, std::uint64_t until, Fn fn, Wrong wrong) {
     auto opened = s->open(files_, open_mode::read);
-    if (!opened) { return damage{s->path(), 0, opened.error().what()}; }
-    file_window<Files> window(files_, **opened);
+    if (!opened) { opened.error().raise(); }
+    file_window<Files> window(files_, **opened, s->path());
     std::vector<record> records;
+    bool is_lost = false; // within something damaged, looking for the next batch
     for (std::uint64_t at = s->first(); at < until;) {
         batch_header h;
-        if (!batch_header::decode(window.at(s->byte_of(at), batch_header::size), at, seed_, h)) {
-            return damage{s->path(), s->byte_of(at), "the header of a batch is damaged"};
+        const bytes_view front = window.at(s->byte_of(at), batch_header::size);
+        if (!batch_header::decode(front, at, seed_, h)) {
+            if (!is_lost) { wrong(damage{s->path(), s->byte_of(at), "the header of a batch is damaged"}); }
+            is_lost = true;
+            at += alignment;
+            continue;
         }
-        const bytes_view body = window.at(s->byte_of(at) + batch_header::size, static_cast<std::size_t>(h.length));
+        is_lost = false;
+        const auto check = load_le<std::uint64_t>(front.data());
+        const bytes_view body = window.at(s->byte_of(at) + batch_header::size, static_cast<std::size_t>(std::min<std::uint64_t>(h.length, until - at)));
         records.clear();
+        bool whole = body.size() == h.length;
+        if (!whole) { wrong(damage{s->path(), s->byte_of(at), "a batch is not whole"}); }
         for (std::size_t done = 0; done < body.size();) {
             const std::uint64_t place = at + batch_header::size + done;
             const auto r = decode_record(body.subspan(done), place, seed_);
-            if (!r) { return damage{s->path(), s->byte_of(place), "a record is damaged"}; }
+            if (!r) {
+                if (whole) { wrong(damage{s->path(), s->byte_of(place), "a record is damaged"}); }
+                whole = false;
+                record_header known;
+                done += record_header::decode(body.subspan(done), place, seed_, known) ? known.whole() : alignment;
+                continue;
+            }
             records.push_back(*r);
             done += r->head.whole();
         }
-        if (body.size() != h.length || records.size() != h.records) { return damage{s->path(), s->byte_of(at), "a batch is not whole"}; }
-        fn(h, records, at);
+        if (whole && records.size() == h.records) {
+            fn(h, records, check);
+        } else if (whole) {
+            wrong(damage{s->path(), s->byte_of(at), "a batch is not whole"});
+        }
         at += batch_header::size + h.length;
     }
-    return std::nullopt;
 }
 
 /// Makes the index of a sealed segment again, in memory, until it is in a file. False: the segment cannot be read.
@@ -224,7 +242,7 @@ bool log_engine<Files>::rebuild_index(const segment_ptr& s) {
     auto opened = s->open(files_, open_mode::read);
     if (!opened) { return false; }
     try {
-        file_window<Files> window(files_, **opened);
+        file_window<Files> window(files_, **opened, s->path());
         for (std::uint64_t at = s->first(); at < s->end();) { // each record says itself where it stands
             record_header h;
             const bytes_view front = window.at(s->byte_of(at), record_header::size);
@@ -241,7 +259,7 @@ bool log_engine<Files>::rebuild_index(const segment_ptr& s) {
             }
             at += h.whole();
         }
-    } catch (const std::system_error&) { return false; }
+    } catch (const error&) { return false; }
     const std::lock_guard lock(state_);
     if (!s->has_places()) {
         s->set_places(std::move(places));

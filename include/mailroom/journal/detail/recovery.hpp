@@ -138,6 +138,9 @@ void log_engine<Files>::begin_anew() {
     std::random_device random;
     for (auto& b : id_) { b = static_cast<std::byte>(random()); }
     seed_ = seed_of(id_);
+    const auto slash = directory_.find_last_of('/');
+    const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : directory_.substr(0, slash);
+    if (const auto ec = until_done([&] { return files_.sync_directory(parent); })) { io_failure("cannot sync", parent, ec).raise(); }
     if (failure why = rotate(0); why.kind() != errc{}) { why.raise(); }
     if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
 }
@@ -163,6 +166,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
                 wrong = "its contents make no sense";
             } catch (const error&) { wrong = "its contents make no sense"; }
         }
+        if (wrong == other_version) { fail(errc::corrupt, path + ": " + wrong); }
         report(path, 0, wrong);
         segments_.clear();
         extents_.clear();
@@ -201,7 +205,10 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         std::vector<std::byte> bytes;
         segment_header h;
         std::uint32_t version = 0;
-        if (read_file(files_, directory_ + '/' + n, bytes) || segment_header::decode(bytes, h, version) != nullptr || h.first != *first) { continue; }
+        if (read_file(files_, directory_ + '/' + n, bytes)) { continue; }
+        const char* const wrong = segment_header::decode(bytes, h, version);
+        if (wrong == other_version) { fail(errc::corrupt, directory_ + '/' + n + ": " + wrong); }
+        if (wrong != nullptr || h.first != *first) { continue; }
         id_ = h.id;
         seed_ = seed_of(id_);
         applied_ = *first;
@@ -251,7 +258,10 @@ bool log_engine<Files>::decode_state(bytes_view body, const std::string&) {
     }
     catalog_ = catalog::read(from);
     from.expect_end();
-    return !segments_.empty();
+    const auto is_known = [this](std::uint32_t stream) { return catalog_.streams().contains(stream); };
+    const bool all_known = std::all_of(extents_.begin(), extents_.end(), [&](const auto& e) { return is_known(e.first); }) &&
+                           std::all_of(moved_.begin(), moved_.end(), [&](const auto& m) { return is_known(m.first); });
+    return all_known && !segments_.empty();
 }
 
 template <class Files>
@@ -271,12 +281,13 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
             if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", s->path(), ec).raise(); }
             wrong = segment_header::decode(std::span(head).first(got), h, version);
             if (wrong == nullptr && (h.id != id_ || h.first != s->first())) { wrong = "the file is a segment of another journal, or another one of this"; }
-            if (version != format_version) { fail(errc::corrupt, s->path() + ": " + wrong); }
+            if (wrong == other_version) { fail(errc::corrupt, s->path() + ": " + wrong); }
             std::uint64_t size = 0;
             if (wrong == nullptr && s->sealed() && !files_.size(**opened, size) && size < s->byte_of(s->end())) { wrong = "the file is shorter than it was"; }
         }
         if (wrong == nullptr) { continue; }
         report(s->path(), 0, wrong);
+        if (opened && !read_only_) { write_header(s); }
         if (!opened) { // nothing of it can be had
             for (const run& r : s->runs()) {
                 std::erase_if(extents_[r.stream], [&](const extent& e) { return e.where == s; });
@@ -315,7 +326,24 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
             static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + n); }));
         }
     }
+    if (!recovered_.damages.empty() && current_->end() != current_->first()) { // what is damaged is read over once, not at each opening
+        start(open_, applied_);
+        if (failure why = rotate(applied_); why.kind() != errc{}) { why.raise(); }
+    }
     if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
+}
+
+/// A header that is damaged says again what the name of its file says.
+template <class Files>
+void log_engine<Files>::write_header(const segment_ptr& s) {
+    std::array<std::byte, segment_header::size> head;
+    segment_header{.id = id_, .first = s->first(), .incarnation = incarnation_}.encode(head.data());
+    const bytes_view all(head);
+    auto opened = s->open(files_, open_mode::write);
+    if (!opened) { opened.error().raise(); }
+    auto ec = write_all(files_, **opened, 0, {&all, 1});
+    if (!ec) { ec = until_done([&] { return files_.sync(**opened); }); }
+    if (ec) { io_failure("cannot write to", s->path(), ec).raise(); }
 }
 
 /// The segment that is written to from now on: what is beyond its last batch goes.
@@ -380,10 +408,10 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
             const std::size_t which = last->add(r.head.stream, r.head.offset, r.head.position, is_new);
             if (is_new) { extents_[r.head.stream].push_back({last, which, r.head.offset}); }
         };
-        std::optional<damage> wrong;
+        bool is_lost = false;
         auto opened = last->open(files_, open_mode::read);
         if (!opened) { opened.error().raise(); }
-        file_window<Files> window(files_, **opened);
+        file_window<Files> window(files_, **opened, last->path());
         for (std::uint64_t p = last->first(); p < at;) { // record by record: what is damaged has no place
             batch_header b;
             if (batch_header::decode(window.at(last->byte_of(p), batch_header::size), p, seed_, b)) {
@@ -396,12 +424,11 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
             if (r) {
                 note(*r);
                 p += h.whole();
+                is_lost = false;
                 continue;
             }
-            if (!wrong) {
-                wrong = damage{last->path(), last->byte_of(p), "a record is damaged"};
-                report(wrong->file, wrong->byte, wrong->what);
-            }
+            if (!is_lost) { report(last->path(), last->byte_of(p), "a record is damaged"); }
+            is_lost = true;
             p += alignment;
         }
     }
@@ -412,7 +439,7 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
         if (last != nullptr) {
             auto opened = last->open(files_, open_mode::read);
             if (!opened) { opened.error().raise(); }
-            file_window<Files> window(files_, **opened);
+            file_window<Files> window(files_, **opened, last->path());
             std::vector<record> records;
             for (;;) {
                 batch_header h;
@@ -463,7 +490,20 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
             segment_header h;
             std::uint32_t version = 0;
             if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", next->path(), ec).raise(); }
-            if (segment_header::decode(std::span(head).first(got), h, version) == nullptr && h.id == id_ && h.first == at) {
+            const char* const wrong = segment_header::decode(std::span(head).first(got), h, version);
+            if (wrong == other_version) { fail(errc::corrupt, next->path() + ": " + wrong); }
+            bool goes_on = wrong == nullptr && h.id == id_ && h.first == at;
+            if (!goes_on) { // of a crash while it was made, or damaged
+                bool remains = false;
+                recovered_.cut_bytes = 0;
+                if (std::max(durable_, durable_beyond(next, at, names, remains)) > at) {
+                    report(next->path(), 0, wrong != nullptr ? wrong : "the file is a segment of another journal, or another one of this");
+                    goes_on = true;
+                    jumped = true;
+                    if (!read_only_) { write_header(next); }
+                }
+            }
+            if (goes_on) {
                 if (last != nullptr) {
                     last->seal();
                     if (last->has_places()) { unindexed_.push_back(last); }
@@ -495,7 +535,7 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
         std::uint64_t next = 0;
         for (const std::string& n : names) {
             const auto first = position_in(n, ".log");
-            if (first && *first > last->first() && (next == 0 || *first < next)) { next = *first; }
+            if (first && *first > last->first() && *first > at && (next == 0 || *first < next)) { next = *first; }
         }
         if (next == 0) {
             at = std::max(at, std::min(safe, last->end()));
@@ -518,7 +558,7 @@ std::uint64_t log_engine<Files>::durable_beyond(const segment_ptr& s, std::uint6
         if (!opened) { return; }
         std::uint64_t size = 0;
         if (files_.size(**opened, size)) { return; }
-        file_window<Files> window(files_, **opened);
+        file_window<Files> window(files_, **opened, one->path());
         for (std::uint64_t at = first; one->byte_of(at) + batch_header::size <= size; at += alignment) {
             const bytes_view b = window.at(one->byte_of(at), batch_header::size);
             if (b.size() < batch_header::size) { return; }
@@ -559,7 +599,7 @@ std::uint64_t log_engine<Files>::salvage_from(const segment_ptr& s, std::uint64_
     if (!opened) { return 0; }
     std::uint64_t size = 0;
     if (files_.size(**opened, size)) { return 0; }
-    file_window<Files> window(files_, **opened);
+    file_window<Files> window(files_, **opened, s->path());
     bool is_first = true;
     for (std::uint64_t at = from; s->byte_of(at) + record_header::size <= size;) {
         batch_header b;
@@ -582,7 +622,7 @@ std::uint64_t log_engine<Files>::salvage_from(const segment_ptr& s, std::uint64_
                 continue;
             }
             if (h.kind == record_kind::message) { catalog_.skip_to(h.stream, h.offset + 1); }
-            recovered_.damages.push_back({s->path(), s->byte_of(at), "a record is damaged"});
+            report(s->path(), s->byte_of(at), "a record is damaged");
             at += alignment;
             continue;
         }

@@ -356,7 +356,19 @@ failure log_engine<Files>::checkpoint(bool clean) {
     std::vector<std::byte> bytes;
     std::uint64_t at = 0;
     {
-        const std::lock_guard lock(state_);
+        std::unique_lock lock(state_);
+        if (applied_durable_ < applied_) { // a manifest says nothing that a crash could take back
+            auto opened = current_->open(files_, open_mode::write);
+            std::error_code ec = opened ? until_done([&] { return files_.sync(**opened); }) : std::make_error_code(std::errc::io_error);
+            if (ec) {
+                failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
+                lock.unlock();
+                const std::lock_guard held(mutex_);
+                broken_ = why;
+                return why;
+            }
+            applied_durable_ = applied_;
+        }
         bytes = encode_state(clean);
         at = applied_;
     }

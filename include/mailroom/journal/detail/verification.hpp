@@ -35,23 +35,25 @@ verify_report log_engine<Files>::verify(const progress& tell) {
             std::uint32_t version = 0;
             auto opened = s->open(files_, open_mode::read);
             if (!opened) { opened.error().raise(); }
-            if (const auto ec = read_all(files_, **opened, 0, head, got)) { throw std::system_error(ec); }
+            if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", s->path(), ec).raise(); }
             if (const char* const what = segment_header::decode(std::span(head).first(got), h, version)) { wrong({s->path(), 0, what}); }
             std::uint64_t chain = 0;
             bool is_first = true;
-            const auto bad = scan(s, ends[i], [&](const batch_header& b, const std::vector<record>& records, std::uint64_t at) {
-                std::array<std::byte, 8> check;
-                std::size_t n = 0;
-                static_cast<void>(read_all(files_, **opened, s->byte_of(at), check, n));
-                if (!is_first && b.previous != chain) { wrong({s->path(), s->byte_of(at), "a batch does not follow the one before"}); }
-                chain = load_le<std::uint64_t>(check.data());
-                is_first = false;
-                ++report.batches;
-                report.records += records.size();
-                report.bytes += batch_header::size + b.length;
-                if (tell && bytes != 0) { tell(static_cast<double>(done + (at - s->first())) / static_cast<double>(bytes)); }
-            });
-            if (bad) { wrong(*bad); }
+            scan(
+                s, ends[i],
+                [&](const batch_header& b, const std::vector<record>& records, std::uint64_t check) {
+                    if (!is_first && b.previous != chain) { wrong({s->path(), s->byte_of(b.position), "a batch does not follow the one before"}); }
+                    chain = check;
+                    is_first = false;
+                    ++report.batches;
+                    report.records += records.size();
+                    report.bytes += batch_header::size + b.length;
+                    if (tell && bytes != 0) { tell(static_cast<double>(done + (b.position - s->first())) / static_cast<double>(bytes)); }
+                },
+                [&](damage d) {
+                    wrong(std::move(d));
+                    is_first = true; // what follows has nothing to follow
+                });
         } catch (const std::exception& e) { wrong({s->path(), 0, e.what()}); }
         done += ends[i] - s->first();
     }
