@@ -14,8 +14,8 @@ class MailroomConan(ConanFile):
     topics = ("message-queue", "header-only", "concurrency")
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
-    options = {"transient": [True, False], "asio": [True, False]}
-    default_options = {"transient": False, "asio": False}
+    options = {"transient": [True, False], "asio": [True, False], "journal": [True, False]}
+    default_options = {"transient": False, "asio": False, "journal": False}
     no_copy_source = True
     exports_sources = "include/*", "LICENSE"
 
@@ -26,11 +26,13 @@ class MailroomConan(ConanFile):
     def requirements(self):
         if self.options.transient:
             self.requires("concurrentqueue/[>=1.0.3 <2]", transitive_headers=True)
-        if self.options.transient or self.options.asio:
+        if self.options.journal:
+            self.requires("xxhash/[>=0.8 <0.9]", transitive_headers=True)
+        if self.options.transient or self.options.asio or self.options.journal:
             self.requires("boost/[>=1.81 <2]", transitive_headers=True)
 
     def configure(self):
-        if self.options.transient or self.options.asio:
+        if self.options.transient or self.options.asio or self.options.journal:
             self.options["boost"].header_only = True
 
     def package_id(self):
@@ -58,7 +60,11 @@ class MailroomConan(ConanFile):
         core.set_property("pkg_config_name", "mailroom")
         if self.settings.os in ("Linux", "FreeBSD"):
             core.system_libs = ["pthread"]
-        needs = {"transient": ["concurrentqueue::concurrentqueue", "boost::headers"], "asio": ["boost::headers"]}
+        needs = {
+            "transient": ["concurrentqueue::concurrentqueue", "boost::headers"],
+            "asio": ["boost::headers"],
+            "journal": ["xxhash::xxhash", "boost::headers"],
+        }
         for name, libraries in needs.items():
             if self.options.get_safe(name):
                 part = self.cpp_info.components[name]

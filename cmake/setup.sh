@@ -1,7 +1,8 @@
 # shellcheck shell=sh
 # Sourced by tests/run.sh, examples/run.sh and .ci/run, with $root set to the top of the source tree. It offers:
 #
-#   setup <thing>...   makes sure that each thing is there: compiler cmake doctest moodycamel boost clang libcxx rivals.
+#   setup <thing>...   makes sure that each thing is there: compiler cmake ninja doctest moodycamel boost xxhash clang libcxx
+#                      pkg_config rivals journal_rivals.
 #                      On Debian 12 it installs what is missing; elsewhere it says what is missing and exits.
 #   $build             the folder to build below
 #   $jobs              how many compilers to run at once
@@ -87,7 +88,9 @@ present() { # present <thing>
             includes '#if !__has_include(<concurrentqueue/concurrentqueue.h>) && !__has_include(<concurrentqueue/moodycamel/concurrentqueue.h>) && !__has_include(<moodycamel/concurrentqueue.h>)\n#error\n#endif' ;;
         boost)
             includes '#include <boost/version.hpp>\n#if BOOST_VERSION < 108100\n#error\n#endif' &&
-                includes '#if !__has_include(<boost/lockfree/queue.hpp>) || !__has_include(<boost/asio.hpp>)\n#error\n#endif' ;;
+                includes '#if !__has_include(<boost/lockfree/queue.hpp>) || !__has_include(<boost/asio.hpp>)\n#error\n#endif' &&
+                includes '#if !__has_include(<boost/pfr/core.hpp>) || !__has_include(<boost/json/src.hpp>)\n#error\n#endif' ;;
+        xxhash) includes '#include <xxhash.h>\n#if XXH_VERSION_NUMBER < 800\n#error\n#endif' ;;
         clang)
             present_clang=$(clang) && compiles "$present_clang" "$modern" &&
                 for sanitizer in address thread; do
@@ -96,6 +99,7 @@ present() { # present <thing>
         libcxx) present_clang=$(clang) && compiles "$present_clang" '#include <string>' -stdlib=libc++ ;;
         pkg_config) has pkg-config ;;
         rivals) includes '#include <oneapi/tbb/version.h>\n#include <zmq.h>' ;;
+        journal_rivals) includes '#include <lmdb.h>\n#include <rocksdb/version.h>\n#include <sqlite3.h>' ;;
         *) die "setup: unknown thing '$1'" ;;
     esac
 }
@@ -108,10 +112,12 @@ describe() { # what to tell somebody who has to install it himself
         doctest) echo "doctest (<doctest/doctest.h>)" ;;
         moodycamel) echo "moodycamel's ConcurrentQueue (<concurrentqueue/concurrentqueue.h>)" ;;
         boost) echo "the headers of Boost 1.81 or later" ;;
+        xxhash) echo "xxHash 0.8 or later (<xxhash.h>)" ;;
         clang) echo "clang++ 16 or later with its sanitizers" ;;
         libcxx) echo "libc++ for that clang" ;;
         pkg_config) echo "pkg-config" ;;
         rivals) echo "oneTBB and ZeroMQ (<oneapi/tbb/version.h>, <zmq.h>)" ;;
+        journal_rivals) echo "SQLite, LMDB and RocksDB (<sqlite3.h>, <lmdb.h>, <rocksdb/version.h>)" ;;
     esac
 }
 
@@ -123,10 +129,12 @@ debian_packages() { # the packages of Debian 12 that bring it
         doctest) echo doctest-dev ;;
         moodycamel) echo libconcurrentqueue-dev ;;
         boost) echo libboost1.81-dev ;;
+        xxhash) echo libxxhash-dev ;;
         clang) echo clang-16 libclang-rt-16-dev ;;
         libcxx) echo libc++-16-dev libc++abi-16-dev ;;
         pkg_config) echo pkg-config ;;
         rivals) echo libtbb-dev libzmq3-dev ;;
+        journal_rivals) echo libsqlite3-dev liblmdb-dev librocksdb-dev ;;
     esac
 }
 
@@ -221,7 +229,7 @@ setup() {
         if can_install; then install_things $missing; fi
         for thing in $missing; do
             case $thing in
-                doctest | moodycamel | boost)
+                doctest | moodycamel | boost | xxhash)
                     compiler && { present "$thing" || unpack "$(debian_packages "$thing")" || say "-- it could not be fetched"; } ;;
             esac
         done

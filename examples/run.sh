@@ -11,7 +11,7 @@ if [ $# -gt 0 ] && [ -f "$root/examples/$1.cpp" ]; then
     shift
 fi
 
-setup compiler cmake ninja moodycamel boost
+setup compiler cmake ninja moodycamel boost xxhash
 
 say "-- building the examples in $build/release with $CXX"
 configure release -DMAILROOM_BUILD_TESTS=OFF -DMAILROOM_BUILD_BENCHMARKS=OFF -DMAILROOM_WERROR=OFF

@@ -2,6 +2,7 @@
 #include "support/blocked.hpp"
 #include "support/coroutines.hpp"
 #include "support/eventually.hpp"
+#include "support/stored.hpp"
 #include "support/tracked.hpp"
 
 #include <mailroom/mailroom.hpp>
@@ -55,21 +56,24 @@ struct settings {
 };
 
 /// What the cases are written for: `from()` is received from; `send` keeps the order, `spread` goes wherever a message may go.
-class in_queue {
+template <class Queue>
+class in_any_queue {
 public:
-    in_queue(manual_clock& clock, const settings& s)
+    in_any_queue(manual_clock& clock, const settings& s)
         : queue_({.lease = s.lease, .retry = s.retry, .max_in_flight = s.max_in_flight, .clock = &clock}) {}
-    queue<tracked>& from() { return queue_; }
+    Queue& from() { return queue_; }
     void send(int v, properties p = properties()) { queue_.send(tracked(v), std::move(p)); }
     void spread(int v) { queue_.send(v); }
     void close() { queue_.close(); }
     bool drain(duration limit) { return queue_.drain(limit); }
 
 private:
-    queue<tracked> queue_;
+    Queue queue_;
 };
+using in_queue = in_any_queue<queue<tracked>>;
+using in_stored_queue = in_any_queue<support::stored_queue<tracked>>;
 
-template <sharing Mode, int Partitions>
+template <sharing Mode, int Partitions, class Topic = topic<tracked>>
 class in_subscription {
 public:
     in_subscription(manual_clock& clock, const settings& s)
@@ -85,7 +89,7 @@ public:
     bool drain(duration limit) { return topic_.drain(limit); }
 
 private:
-    topic<tracked> topic_;
+    Topic topic_;
     subscription<tracked> subscription_;
 };
 class in_ephemeral {
@@ -109,6 +113,7 @@ using shared = in_subscription<sharing::shared, 1>;
 using keyed = in_subscription<sharing::keyed, 1>;
 using partitioned = in_subscription<sharing::partitioned, 1>;
 using shared_of_4 = in_subscription<sharing::shared, 4>;
+using stored_keyed_of_3 = in_subscription<sharing::keyed, 3, support::stored_topic<tracked>>;
 
 /// Whatever a case did: every body has ended once.
 class nothing_left {
@@ -165,7 +170,7 @@ TYPE_TO_STRING(keyed);
 TYPE_TO_STRING(partitioned);
 TYPE_TO_STRING(shared_of_4);
 TYPE_TO_STRING(in_ephemeral);
-#define EVERY_ENDPOINT in_queue, exclusive, failover, shared, keyed, partitioned, shared_of_4, in_ephemeral
+#define EVERY_ENDPOINT in_queue, exclusive, failover, shared, keyed, partitioned, shared_of_4, in_ephemeral, in_stored_queue, stored_keyed_of_3
 
 // -------------------------------------------------------------------------------------------------------------------------- settling
 

@@ -16,7 +16,9 @@
 #include <mailroom/journal/options.hpp>
 #include <mailroom/journal/posix_files.hpp>
 #include <mailroom/queue.hpp>
+#include <mailroom/store/journal_archive.hpp>
 #include <mailroom/store/journal_link.hpp>
+#include <mailroom/topic.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -81,13 +83,50 @@ public:
         to.attach(*core);
         restore_ids(*core, ids, o, to.before());
         core->restore(bytes_of(o, *core, to.before()));
-        log_->tenants().reserve(log_->tenants().size() + 1);
-        log_port::tenant t{name, std::string(type_name_v<T>), core.get(), 1, [](void* c) noexcept { static_cast<memory_core<T>*>(c)->end(); }};
-        log_->tenants().push_back(std::move(t));
+        enter<T>(name, core.get());
+        return core.release();
+    }
+
+    template <class T>
+    topic_core<T>* open_topic(const std::string& name, topic_options<T> o) {
+        check_journal_name(name);
+        check_options(o);
+        if (o.clock == nullptr) { o.clock = &log_->clock(); }
+        endpoint_shape shape;
+        shape.kind = endpoint_kind::topic;
+        shape.partitions = static_cast<std::uint32_t>(o.partitions);
+        shape.dedup_window = o.deduplicate.window.count();
+        shape.dedup_until_settled = o.deduplicate.until_settled;
+        const std::lock_guard lock(log_->tenants_mutex());
+        const log_port::endpoint_ref at = declare<T>(name, shape);
+        if (auto* const known = find(name)) {
+            ++known->handles;
+            return static_cast<topic_core<T>*>(known->core);
+        }
+        struct ending {
+            void operator()(topic_core<T>* c) const noexcept { c->abandon(); }
+        };
+        std::unique_ptr<topic_core<T>, ending> core(
+            new topic_core<T>(o, std::make_unique<journal_archive<T>>(log_, at.number, timing(o.clock))));
+        core->restore();
+        if (deduplicator* const known = core->ids()) {
+            std::vector<known_id> ids;
+            log_->look([&](const catalog& c) { ids.assign(c.endpoint(at.number).ids.begin(), c.endpoint(at.number).ids.end()); });
+            for (const known_id& k : ids) {
+                const duration sent = core->common().time.at(wall_point(k.time));
+                known->restore(k.id, packed(static_cast<int>(k.stream - at.number), k.offset), later(sent, o.deduplicate.window), true);
+            }
+        }
+        enter<T>(name, core.get());
         return core.release();
     }
 
 private:
+    template <class T, class Core>
+    void enter(const std::string& name, Core* core) {
+        log_port::tenant t{name, std::string(type_name_v<T>), core, 1, [](void* c) noexcept { static_cast<Core*>(c)->end(); }};
+        log_->tenants().push_back(std::move(t));
+    }
     log_port::tenant* find(std::string_view name) noexcept {
         auto& all = log_->tenants();
         const auto at = std::find_if(all.begin(), all.end(), [&](const log_port::tenant& t) { return t.name == name; });
@@ -174,6 +213,10 @@ private:
     template <class T>
     detail::memory_core<T>* open_queue(const std::string& name, const queue_options<T>& o) {
         return detail::journal_registry(engine_).open_queue<T>(name, o);
+    }
+    template <class T>
+    detail::topic_core<T>* open_topic(const std::string& name, const topic_options<T>& o) {
+        return detail::journal_registry(engine_).open_topic<T>(name, o);
     }
     void close() noexcept {
         if (engine_ == nullptr) { return; }

@@ -21,6 +21,7 @@
 #include <concepts>
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -34,8 +35,8 @@ using position_receipt = basic_receipt<position>;
 template <class T, class Persistence>
 class topic {
     static_assert(!detail::is_transient<Persistence>, "mailroom: topic<T, transient<...>> needs #include <mailroom/store/transient_topic.hpp>");
-    static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory>,
-                  "mailroom: the persistence of a topic is mailroom::memory or mailroom::transient<...>");
+    static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
+                  "mailroom: the persistence of a topic is mailroom::memory, mailroom::journal or mailroom::transient<...>");
     static_assert(message_body<T>,
                   "mailroom: the T of topic<T> has to be an object type that can be moved: not a reference, not const, not an array");
 
@@ -43,8 +44,13 @@ public:
     using value_type = T;
 
     /// A topic without subscriptions. Throws errc::invalid, with a sentence, for options outside what is allowed.
-    topic() : topic(topic_options<T>()) {}
-    explicit(false) topic(topic_options<T> options) : core_(make(options)) {}
+    topic() requires(!detail::is_journal<Persistence>) : topic(topic_options<T>()) {}
+    explicit(false) topic(topic_options<T> options) requires(!detail::is_journal<Persistence>) : core_(make(options)) {}
+    /// In a journal: what is there under this name, durable subscriptions included, or a new one. A second handle shares it; the options of the
+    /// first hold. Throws errc::invalid; errc::type_mismatch for a topic of another T, errc::already_exists for a queue, or another number of
+    /// partitions; errc::io.
+    topic(Persistence& where, std::string name, topic_options<T> options = topic_options<T>()) requires detail::is_journal<Persistence>
+        : core_(where.template open_topic<T>(name, options)) {}
     topic(topic&&) noexcept = default;
     topic& operator=(topic&&) noexcept = default;
     /// Subscriptions receive nothing any more. Deliveries and messages that are out stay valid.
@@ -82,8 +88,8 @@ public:
     requires std::constructible_from<T, Args...> position emplace(Args&&... args) { return publish(T(std::forward<Args>(args)...)); }
 
     /// `publish`, its outcome in a receipt. In memory it is known when this returns; it waits for room as `publish` does.
-    position_receipt publish_async(T value) { return position_receipt(place(to(nullptr).send_until(clock::never, value, nullptr))); }
-    position_receipt publish_async(T value, properties props) { return position_receipt(place(to(&props).send_until(clock::never, value, &props))); }
+    position_receipt publish_async(T value) { return to(nullptr).template send_async<position_receipt>(value, nullptr, at); }
+    position_receipt publish_async(T value, properties props) { return to(&props).template send_async<position_receipt>(value, &props, at); }
 
     /// Appends all of a range in a row to one partition, or none; moves from an rvalue range that owns its elements. Returns the first place.
     /// Throws as `publish`; more than max_messages at once: errc::too_large.
@@ -133,7 +139,7 @@ public:
 
 private:
     struct abandoning {
-        void operator()(detail::topic_core<T>* core) const noexcept { core->abandon(); }
+        void operator()(detail::topic_core<T>* core) const noexcept { core->handle_gone(); }
     };
     static detail::topic_core<T>* make(const topic_options<T>& o) {
         detail::check_options(o);
@@ -141,6 +147,7 @@ private:
     }
     detail::sending<T, detail::topic_core<T>, detail::partition<T>> to(const properties* p) noexcept { return {*core_, core_->pick(p)}; }
     duration until(duration limit) const noexcept { return detail::deadline_after(core_->common().time.clock(), limit); }
+    static position at(offset packed) noexcept { return place(packed); }
     static position place(offset packed) noexcept { return packed == no_offset ? position{0, no_offset} : detail::unpacked(packed); }
     static result<position> place(result<offset>&& packed) {
         if (!packed) { return packed.error(); }

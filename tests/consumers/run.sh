@@ -1,9 +1,10 @@
 #!/bin/sh
-# run.sh <find_package|pkg_config|add_subdirectory|fetch_content> <source tree> <work folder> <cmake> <generator> <compiler>
+# run.sh <find_package|journal|pkg_config|add_subdirectory|fetch_content> <source tree> <work folder> <cmake> <generator> <compiler> [argument...]
 # Builds and runs a program that uses mailroom in that way. The installed package is used from a prefix that was moved
-# after the install. Exit code 77: this machine has no tool for it.
+# after the install. The arguments are for the consumer's CMake. Exit code 77: this machine has no tool for it.
 set -eu
 kind=$1 source=$2 work=$3/$1 cmake=$4 generator=$5 compiler=$6
+shift 6
 here=$(cd "$(dirname "$0")" && pwd)
 rm -rf "$work"
 mkdir -p "$work"
@@ -34,9 +35,9 @@ install_and_move() {
 }
 
 case $kind in
-    find_package)
+    find_package | journal)
         install_and_move
-        configure "$here/find_package" "$work/build" "-DCMAKE_PREFIX_PATH=$work/moved/prefix"
+        configure "$here/$kind" "$work/build" "-DCMAKE_PREFIX_PATH=$work/moved/prefix" "$@"
         "$cmake" --build "$work/build"
         "$work/build/program"
         ;;
@@ -51,7 +52,7 @@ case $kind in
         "$work/program"
         ;;
     add_subdirectory | fetch_content)
-        configure "$here/$kind" "$work/build" "-Dmailroom_source=$source" "-DCMAKE_INSTALL_PREFIX=$work/prefix"
+        configure "$here/$kind" "$work/build" "-Dmailroom_source=$source" "-DCMAKE_INSTALL_PREFIX=$work/prefix" "$@"
         "$cmake" --build "$work/build"
         "$work/build/program"
         # A consumer's `ctest` and `install` know nothing of ours.

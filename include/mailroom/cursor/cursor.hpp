@@ -478,6 +478,10 @@ void cursor::move_to(session& s, offset to, Move& move) noexcept {
     next_.store(moves_ << move_shift | to << 1 | (always_index_ ? 1 : 0), std::memory_order_seq_cst);
     is_gated_ = always_index_;
     moving_ = stopped_ = false;
+    index_.each_dead([this](const entry& e) { // those that stay were not settled
+        record(e, cursor_host::fate::revived);
+        record(e, cursor_host::fate::tried);
+    });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------- the end

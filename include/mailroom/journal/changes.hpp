@@ -76,6 +76,7 @@ enum class change : std::uint8_t {
     tried = 2,   // offset, trial
     revived = 3, // offset: unsettled, as if it had never failed
     counted = 4, // how many more were redelivered, expired, dropped
+    moved = 5,   // floor, then runs above it: everything else is unsettled
 };
 
 /// A cursor as its journal sees it: what has changed is collected with each commit.
@@ -137,6 +138,19 @@ public:
             to.var(redelivered);
             to.var(expired);
             to.var(dropped);
+        });
+    }
+
+    /// The cursor was moved: from here on, all is unsettled but what lies below `floor`, and the runs (first, the one after the last) above it.
+    bool moved(offset floor, const std::vector<std::pair<offset, offset>>& runs) noexcept {
+        return step([&](wire_writer& to) {
+            to.var(static_cast<std::uint64_t>(change::moved));
+            to.var(floor);
+            to.var(runs.size());
+            for (const auto& [first, end] : runs) {
+                to.var(first);
+                to.var(end);
+            }
         });
     }
 

@@ -146,6 +146,17 @@ public:
                 ever_.expired += steps.var();
                 ever_.dropped += steps.var();
                 break;
+            case change::moved: {
+                floor_ = steps.var();
+                runs_.clear();
+                trials_.clear();
+                for (std::size_t n = steps.count(2); n != 0; --n) {
+                    const offset first = steps.var(), end = steps.var();
+                    if (first < floor_ || end < first) { fail(errc::corrupt, "runs out of order"); }
+                    settle(first, end);
+                }
+                break;
+            }
             default: fail(errc::corrupt, "an unknown step of a cursor");
             }
         }

@@ -12,6 +12,7 @@
 #include <mailroom/journal/options.hpp>
 #include <mailroom/message/receipt.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -140,6 +141,15 @@ public:
     };
     std::recursive_mutex& tenants_mutex() noexcept { return tenants_mutex_; }
     std::vector<tenant>& tenants() noexcept { return tenants_; }
+    /// One handle on `core` is gone. True: it was the last.
+    bool handle_gone(const void* core) noexcept {
+        const std::lock_guard lock(tenants_mutex_);
+        const auto at = std::find_if(tenants_.begin(), tenants_.end(), [&](const tenant& t) { return t.core == core; });
+        if (at == tenants_.end()) { return true; }
+        if (--at->handles != 0) { return false; }
+        tenants_.erase(at);
+        return true;
+    }
 
 protected:
     ~log_port() = default;

@@ -4,10 +4,11 @@
 
 #include <mailroom/base/error.hpp>
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,8 +21,9 @@ using bytes_view = std::span<const std::byte>;
 
 template <class Integer>
 Integer load_le(const std::byte* at) noexcept {
-    Integer value;
-    std::memcpy(&value, at, sizeof value);
+    std::array<std::byte, sizeof(Integer)> bytes;
+    std::copy_n(at, bytes.size(), bytes.begin());
+    auto value = std::bit_cast<Integer>(bytes);
     if constexpr (std::endian::native == std::endian::big) {
         Integer turned = 0;
         for (std::size_t i = 0; i < sizeof value; ++i) { turned = static_cast<Integer>((turned << 8) | ((value >> (8 * i)) & 0xff)); }
@@ -34,7 +36,8 @@ void store_le(std::byte* at, Integer value) noexcept {
     if constexpr (std::endian::native == std::endian::big) {
         for (std::size_t i = 0; i < sizeof value; ++i) { at[i] = static_cast<std::byte>(value >> (8 * i)); }
     } else {
-        std::memcpy(at, &value, sizeof value);
+        const auto bytes = std::bit_cast<std::array<std::byte, sizeof value>>(value);
+        std::copy_n(bytes.begin(), bytes.size(), at);
     }
 }
 

@@ -28,6 +28,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -43,6 +44,29 @@ struct contents {
     std::vector<offset> some;
     offset all_from = 0;
     offset first() const noexcept { return some.empty() ? all_from : some.front(); }
+};
+
+/// Where a topic's messages, and the places of its durable subscriptions, are stored.
+template <class T>
+class topic_archive {
+public:
+    virtual ~topic_archive() = default;
+    /// The log of one partition.
+    virtual std::unique_ptr<link<T>> log_of(std::size_t partition) = 0;
+    /// The partition takes part from now on.
+    virtual void attach(std::size_t which, partition<T>& p) = 0;
+    /// What is stored of the durable subscription of this name: where it goes on in each partition. False: nothing.
+    virtual bool find(std::string_view name, std::vector<beginning>& places) = 0;
+    /// Stores one that is new. Throws errc::io.
+    virtual void declare(std::string_view name, sharing mode, const std::vector<beginning>& places) = 0;
+    /// Notes what it settles in one partition.
+    virtual std::unique_ptr<link<T>> notes_of(std::string_view name, std::size_t partition) = 0;
+    virtual void forget(std::string_view name) = 0;
+    /// Names and modes.
+    virtual std::vector<std::pair<std::string, sharing>> stored() = 0;
+    virtual bool push() noexcept = 0;
+    virtual void push_settlements() noexcept = 0;
+    virtual bool handle_gone(void* core) noexcept = 0;
 };
 
 /// What a subscription asks of its topic, and how it keeps that.
@@ -61,10 +85,13 @@ public:
     virtual void wake_watchers() noexcept = 0;
     /// An ephemeral subscription is over.
     virtual void forget(group<T>& g) noexcept = 0;
+    /// Where its messages are stored, or nullptr.
+    topic_archive<T>* archive() const noexcept { return archive_; }
 
 protected:
     ~topic_base() = default;
     topic_common common_;
+    topic_archive<T>* archive_ = nullptr;
     std::vector<std::unique_ptr<partition<T>>> partitions_;
 };
 
@@ -76,8 +103,9 @@ public:
     static constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
 
     /// Throws std::bad_alloc, and what finding its place throws.
-    group(topic_base<T>& topic, std::string name, const subscribe_options<T>& o)
-        : topic_(topic), name_(std::move(name)), options_(o), account_(!name_.empty()) {
+    /// `is_asleep`: it is stored, and nobody has said yet how it is to behave.
+    group(topic_base<T>& topic, std::string name, const subscribe_options<T>& o, bool is_asleep = false)
+        : topic_(topic), name_(std::move(name)), options_(o), is_asleep_(is_asleep), account_(!name_.empty()) {
         cursor_options how;
         how.lease = o.lease;
         how.retry = o.retry;
@@ -91,12 +119,20 @@ public:
         how.shares = o.mode == sharing::keyed ? &shares_ : nullptr;
         owners_.resize(topic.partitions().size());
         const std::vector<contents> there = topic.look_around();
+        topic_archive<T>* const archive = is_durable() ? topic.archive() : nullptr;
+        std::vector<beginning> stored;
+        const bool is_stored = archive != nullptr && archive->find(name_, stored);
+        if (archive != nullptr && !is_stored) { // from here on it holds messages back
+            stored = topic.find(o.from, there);
+            archive->declare(name_, o.mode, stored);
+        }
         const auto make = [&] {
-            std::vector<beginning> places = topic.find(o.from, there);
+            std::vector<beginning> places = archive != nullptr ? std::move(stored) : topic.find(o.from, there);
             std::pair<std::uint64_t, std::uint64_t> sum{0, 0};
             for (std::size_t i = 0; i < places.size(); ++i) {
                 const offset at = places[i].at;
-                taps_.push_back(std::make_unique<tap<T>>(*this, *topic.partitions()[i], how, std::move(places[i])));
+                taps_.push_back(std::make_unique<tap<T>>(*this, *topic.partitions()[i], how, std::move(places[i]),
+                                                         archive != nullptr ? archive->notes_of(name_, i) : nullptr));
                 const auto [messages, bytes] = taps_.back()->outstanding(at);
                 sum.first += messages;
                 sum.second += bytes;
@@ -116,8 +152,12 @@ public:
             throw;
         }
         topic_.refer();
+        if (is_stored) {
+            for (auto& t : taps_) { t->restore(); }
+        }
     }
 
+    bool is_asleep() const noexcept { return is_asleep_; }
     const std::string& name() const noexcept { return name_; }
     /// Its place in the topic's list, given once.
     std::uint64_t number() const noexcept { return number_; }
@@ -181,6 +221,7 @@ public:
     // ------------------------------------------------------------------------------------------------------------------------- state
 
     void seek(const start& to) {
+        see_all();
         if (is_gone()) { return; }
         std::vector<beginning> places = topic_.find(to, topic_.look_around());
         const inside here(*this);
@@ -222,6 +263,7 @@ public:
     }
 
     stats statistics() noexcept {
+        see_all();
         stats s;
         duration oldest = clock::never;
         for (auto& t : taps_) {
@@ -246,6 +288,7 @@ public:
     }
     /// Not settled, after the filter; asks the filter about what it has not been asked about.
     std::uint64_t lag() {
+        see_all();
         if (is_gone()) { return 0; }
         if (options_.filter) {
             for (auto& t : taps_) { t->state().sift(); }
@@ -358,6 +401,11 @@ private:
     }
     void destroy() noexcept override { delete this; }
 
+    // What was published before is visible, where it lies in a journal.
+    void see_all() noexcept {
+        if (topic_.archive() != nullptr) { topic_.archive()->push(); }
+    }
+
     // A stay under `admin_`.
     class inside {
     public:
@@ -427,6 +475,7 @@ private:
     const std::string name_;
     std::uint64_t number_ = 0;
     const subscribe_options<T> options_;
+    const bool is_asleep_;
     quota::account account_;
     key_shares shares_;
     std::vector<std::unique_ptr<tap<T>>> taps_;

@@ -74,6 +74,7 @@ private:
 ///     note_timed(offset, expires);     a message with times of its own was appended
 ///     appended(offset, n);             others were as well
 ///     link<T>* journal();              where they are stored, or nullptr: then here
+///     stored(offset, n, bytes, props); they were, in a journal
 template <class T, class Self>
 class intake {
 protected:
@@ -332,7 +333,7 @@ private:
                     const duration sent = self().time_of().clock().now();
                     self().note_timed(p.first, props->time_to_live > duration::zero() ? later(sent, props->time_to_live) : clock::never);
                 }
-                self().appended(p.first, n);
+                self().stored(p.first, n, bytes, props);
                 return self().named(p.first);
             }
             if (!p.full) { return p.why.kind() == errc{} ? failure(errc::closed) : p.why; }

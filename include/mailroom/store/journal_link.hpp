@@ -32,7 +32,8 @@ namespace mailroom::detail {
 /// A receipt's side of a commit.
 class journal_promise final : public pending_outcome {
 public:
-    explicit journal_promise(std::shared_ptr<log_port> log) : log_(std::move(log)) {
+    /// `name`: what the place of the stream's first message is called outside.
+    journal_promise(std::shared_ptr<log_port> log, offset name) : log_(std::move(log)), name_(name) {
         ticket_.self = this;
         ticket_.waits = false;
         ticket_.finish = &journal_promise::complete;
@@ -46,7 +47,7 @@ public:
     bool hasten() noexcept override { return log_->lead_for(ticket_); }
     result<offset> outcome() const override {
         if (ticket_.why.kind() != errc{}) { return ticket_.why; }
-        return ticket_.first;
+        return name_ + ticket_.first;
     }
     bool join(waiter& w) noexcept override {
         const std::lock_guard lock(mutex_);
@@ -70,6 +71,7 @@ private:
     }
 
     const std::shared_ptr<log_port> log_;
+    const offset name_;
     own_ticket ticket_;
     std::mutex mutex_; // `done` against joining
     wait_list waiters_;
@@ -79,8 +81,9 @@ template <class T>
 class journal_link final : public link<T>, private stream_listener {
 public:
     /// What is stored as a stream of `log`, read by a cursor, or by several (number 0).
-    journal_link(std::shared_ptr<log_port> log, std::uint32_t endpoint, std::uint32_t stream, std::uint32_t cursor, const timing& times)
-        : log_(std::move(log)), stream_(stream), times_(times), own_changes_(cursor) {
+    /// `name`: what its first place is called outside.
+    journal_link(std::shared_ptr<log_port> log, std::uint32_t endpoint, std::uint32_t stream, std::uint32_t cursor, const timing& times, offset name = 0)
+        : log_(std::move(log)), stream_(stream), name_(name), times_(times), own_changes_(cursor) {
         this->changes_ = &own_changes_;
         schema_ = log_->schema_number(endpoint, schema_of<T>());
         log_->look([&](const catalog& c) {
@@ -163,7 +166,7 @@ public:
     bool push() noexcept override { return log_->push(); }
     void push_settlements() noexcept override { log_->push_settlements(); }
     pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known) override {
-        auto* const made = new journal_promise(log_);
+        auto* const made = new journal_promise(log_, s != nullptr ? name_ : 0);
         if (s == nullptr) {
             made->answer(known);
             log_->enrol(made->place());
@@ -199,6 +202,28 @@ public:
     const cursor_image& before() const noexcept { return before_; }
     bool suspects(offset o) const noexcept override { return o < suspects_until_; }
     void note_deliveries(bytes_view steps) noexcept override { log_->note_deliveries(own_changes_.cursor(), steps); }
+    void moved(const std::vector<offset>& places, offset until, offset at) noexcept override {
+        try {
+            std::vector<std::pair<offset, offset>> runs; // between what it is given
+            const offset floor = places.empty() ? std::max(at, until) : places.front();
+            offset next = floor;
+            for (const offset o : places) {
+                if (o > next) { runs.emplace_back(next, o); }
+                next = o + 1;
+            }
+            if (until > next) { runs.emplace_back(next, until); }
+            if (own_changes_.moved(floor, runs)) { tell(); }
+        } catch (...) {} // no memory: after the next opening it stands where it did
+        const std::lock_guard lock(loading_);
+        tried_until_ = 0;
+        before_ = cursor_image();
+    }
+    void retain_from(offset o) noexcept override { retained_.store(o, std::memory_order_relaxed); }
+    void retain_also(bool (*which)(void*, offset), void* whom) noexcept override {
+        retains_whom_ = whom;
+        retains_ = which;
+    }
+    offset first_stored() noexcept override { return log_->first_stored(stream_); }
     failure damage_met() noexcept override {
         const std::lock_guard lock(loading_);
         if (met_.empty()) {
@@ -210,19 +235,10 @@ public:
         if (met_.empty()) { this->damaged_.store(false, std::memory_order_relaxed); }
         return first;
     }
-    bool handle_gone(void* core) noexcept override {
-        const std::lock_guard lock(log_->tenants_mutex());
-        auto& all = log_->tenants();
-        const auto at = std::find_if(all.begin(), all.end(), [&](const auto& t) { return t.core == core; });
-        if (at == all.end() || --at->handles != 0) { return at == all.end(); }
-        all.erase(at);
-        return true;
-    }
+    bool handle_gone(void* core) noexcept override { return log_->handle_gone(core); }
     void leave() noexcept override {
-        if (!is_attached_) { return; }
-        is_attached_ = false;
-        log_->detach(own_changes_);
-        log_->detach(stream_);
+        if (own_changes_.cursor() != 0 && !has_left_.exchange(true)) { log_->detach(own_changes_); }
+        if (is_attached_.exchange(false)) { log_->detach(stream_); }
     }
 
     // ----------------------------------------------------------------------------------------------------------------------- loader
@@ -257,6 +273,8 @@ private:
     // stream_listener
     void advance(offset head) noexcept override { head_->advance(head); }
     void arrived(std::size_t n) noexcept override { arrived_(core_, n); }
+    offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
+    bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
     void journal_closed() noexcept override { end_(core_); }
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
@@ -309,6 +327,7 @@ private:
 
     const std::shared_ptr<log_port> log_;
     const std::uint32_t stream_;
+    const offset name_;
     const timing times_;
     change_log own_changes_;
     cursor_image before_;
@@ -316,7 +335,11 @@ private:
     offset suspects_until_ = 0;
     std::uint16_t schema_ = 0;
     std::vector<decoder<T>> decoders_;
-    bool is_attached_ = false;
+    std::atomic<bool> is_attached_{false};
+    std::atomic<bool> has_left_{false};
+    std::atomic<offset> retained_{no_offset};
+    bool (*retains_)(void*, offset) = nullptr;
+    void* retains_whom_ = nullptr;
 
     void* core_ = nullptr;
     stream<T>* head_ = nullptr;

@@ -78,6 +78,15 @@ public:
         if (changes_->revived(o)) { tell(); }
     }
 
+    /// The cursor was moved: it is given `places`, which lie below `until`, and all from there on.
+    virtual void moved(const std::vector<offset>& places, offset until, offset at) noexcept = 0;
+    /// From where on a rule retains messages, whoever has settled them; no_offset: none does.
+    virtual void retain_from(offset) noexcept = 0;
+    /// Which messages before that are retained as well: asked under the journal's lock.
+    virtual void retain_also(bool (*which)(void* whom, offset), void* whom) noexcept = 0;
+    /// The first message that is stored.
+    virtual offset first_stored() noexcept = 0;
+
     /// The first damage that was met since the last call, as a failure; errc{}: none.
     virtual failure damage_met() noexcept = 0;
     bool has_met_damage() const noexcept { return damaged_.load(std::memory_order_relaxed); }

@@ -75,7 +75,9 @@ public:
     }
     duration next_due() const noexcept override { return group_.next_due(); }
     void catch_up() noexcept override { group_.step(); }
-    void about_to_sleep() noexcept {}
+    void about_to_sleep() noexcept {
+        if (group_.topic().archive() != nullptr) { group_.topic().archive()->push_settlements(); }
+    }
     void join(waiter& w) noexcept override {
         group_.waiting_.fetch_add(1, std::memory_order_seq_cst);
         waiters().add(w, nothing());

@@ -139,7 +139,7 @@ public:
     // ----------------------------------------------------------------------------------------------------------------------- the whole
 
     void close() noexcept {
-        if (link_ != nullptr) { link_->push(); } // what was sent is there for those who look for the end
+        see_all(); // what was sent is there for those who look for the end
         stream_.close();
         cursor_.set_closing();
         wake_all();
@@ -160,9 +160,13 @@ public:
         }
     }
     void pause(bool on) noexcept { cursor_.pause(on); }
-    std::size_t purge() { return cursor_.purge(); }
+    std::size_t purge() {
+        see_all();
+        return cursor_.purge();
+    }
 
     stats statistics() noexcept {
+        see_all();
         const cursor::counters c = cursor_.count();
         stats s;
         s.ready = c.ready;
@@ -182,6 +186,7 @@ public:
 
     template <class Fn>
     void browse(Fn fn) {
+        see_all();
         cursor_.browse([&](const entry& e, entry::place where) {
             const auto m = message_access::make<T>(const_cast<T*>(static_cast<const T*>(e.body)), static_cast<const envelope*>(e.cover),
                                                    timing_.wall(e.sent), e.offset);
@@ -233,6 +238,10 @@ private:
     void destroy() noexcept override { delete this; }
 
     bool is_gone() const noexcept { return gone_.load(std::memory_order_seq_cst); }
+    // What was sent before is visible, where it lies in a journal.
+    void see_all() noexcept {
+        if (link_ != nullptr) { link_->push(); }
+    }
     bool may_have_something() const noexcept { return cursor_.may_have(stream_.head()); }
 
     // Waits, unless `met()` by then, for what wakes the watchers.
@@ -274,6 +283,7 @@ private:
     deduplicator* known_ids() noexcept { return known_ids_.get(); }
     static constexpr offset named(offset o) noexcept { return o; }
     static constexpr void appended(offset, std::size_t) noexcept {}
+    static constexpr void stored(offset, std::size_t, std::size_t, const properties*) noexcept {}
     void note_timed(offset o, duration expires) noexcept { cursor_.note_timed(o, expires); }
     // Drops so many of the oldest that `n` more fit, or none, if that is the rule.
     bool make_room(std::size_t n, std::size_t bytes) noexcept {

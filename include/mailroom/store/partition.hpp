@@ -27,10 +27,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -82,8 +84,10 @@ class partition final : public intake<T, partition<T>> {
     using slot_block = block<T>;
 
 public:
-    partition(partition_owner& owner, topic_common& common, int number, const mailroom::retention& rules)
-        : intake<T, partition<T>>(stream<T>::readers::many), owner_(owner), common_(common), number_(number), rules_(rules) {}
+    /// With a link its messages are stored in a journal.
+    partition(partition_owner& owner, topic_common& common, int number, const mailroom::retention& rules, std::unique_ptr<link<T>> stored = nullptr)
+        : intake<T, partition<T>>(stream<T>::readers::many, stored.get()), owner_(owner), common_(common), number_(number), rules_(rules),
+          link_(std::move(stored)) {}
     /// Readers are gone by now.
     ~partition() {
         reap();
@@ -91,6 +95,36 @@ public:
     }
 
     int number() const noexcept { return number_; }
+    link<T>* journal() const noexcept { return link_.get(); }
+    // What its link asks of it.
+    stream<T>& messages() noexcept { return stream_; }
+    void arrived(std::size_t n) noexcept {
+        constexpr offset now_and_then = 1024; // it may have to look at what is stored
+        const offset head = stream_.head();
+        offset before = trimmed_at_.load(std::memory_order_relaxed);
+        if (head - before >= now_and_then && trimmed_at_.compare_exchange_strong(before, head, std::memory_order_relaxed)) { trim_stored(); }
+        reap();
+        wake(n);
+    }
+    void refer() noexcept { owner_.hold(); }
+    void unrefer() noexcept { owner_.let_go(); }
+    void end() noexcept {}
+    /// Takes up what is stored: what the rules retain of it. Reads all of it where they go by keys, some where they go by bytes.
+    void restore() {
+        if (rules_.compact) {
+            const std::lock_guard lock(mutex_);
+            look_through(link_->first_stored(), stream_.head(), [this](offset o, const slot_block& b, std::uint32_t i) {
+                const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
+                if (e != nullptr && !e->props.key.empty()) { last_of_[e->props.key] = o; }
+                return true;
+            });
+            rebuild_lasts();
+        }
+        if (rules_.compact) {
+            link_->retain_also([](void* self, offset o) { return static_cast<partition*>(self)->is_last_of_key(o); }, this);
+        }
+        trim_stored();
+    }
     stream<T>& log() noexcept { return stream_; }
     const stream<T>& log() const noexcept { return stream_; }
     const timing& time_of() const noexcept { return common_.time; }
@@ -102,8 +136,10 @@ public:
     /// The first offset that the limits retain at time `now`; what readers hold, or compaction keeps, may lie before.
     offset retained_from(duration now) {
         const std::lock_guard lock(mutex_);
-        return first_retained(now);
+        return link_ != nullptr ? first_retained_stored(now) : first_retained(now);
     }
+    /// Before this, nothing is there.
+    offset lowest() noexcept { return link_ != nullptr ? link_->first_stored() : stream_.lowest(); }
     bool compacts() const noexcept { return rules_.compact; }
     /// The last of each key in [first, last) among those for which `counts(offset)` holds, in order. Looks at every message there.
     template <class Counts>
@@ -129,11 +165,10 @@ public:
             const offset base = o - index_in_span(o);
             const offset end = std::min(last, base + span);
             bool more = true;
-            if (slot_block* const b = stream_.visit(base)) {
+            if (slot_block* const b = stream_.is_loaded() ? stream_.open(base, time_of().coarse()) : stream_.visit(base)) {
                 for (; o < end && more; ++o) {
                     const std::uint32_t i = index_in_span(o);
-                    wait_until_written(b->slots[i], time_of().clock());
-                    more = fn(o, std::as_const(*b), i);
+                    if (stream_.written(*b, i, time_of().clock()) != slot_lost) { more = fn(o, std::as_const(*b), i); }
                 }
                 leave(b);
             }
@@ -178,6 +213,10 @@ public:
 
     /// Lets go of what no rule retains. Called now and then by whoever publishes.
     void trim() noexcept {
+        if (link_ != nullptr) {
+            trim_stored();
+            return;
+        }
         {
             const std::unique_lock lock(mutex_, std::try_to_lock);
             if (lock.owns_lock()) { trim_locked(time_of().coarse()); }
@@ -189,7 +228,22 @@ private:
     // What the intake asks for.
 
     quota& room() noexcept { return common_.room; }
-    link<T>* journal() const noexcept { return nullptr; }
+    void stored(offset first, std::size_t n, std::size_t bytes, const properties* p) noexcept {
+        if (rules_.bytes == 0 && !rules_.compact) { return; }
+        const std::lock_guard lock(mutex_);
+        try {
+            if (rules_.bytes != 0) { sent_bytes_.push_back({first, n, bytes}); }
+            if (rules_.compact && p != nullptr && !p->key.empty()) {
+                auto [at, is_new] = last_of_.try_emplace(p->key, first);
+                const std::lock_guard held(lasts_mutex_);
+                if (!is_new && at->second < first) {
+                    lasts_.erase(at->second);
+                    at->second = first;
+                }
+                lasts_.insert(at->second);
+            }
+        } catch (...) {} // no memory: less is retained
+    }
     deduplicator* known_ids() noexcept { return common_.ids.get(); }
     offset named(offset o) const noexcept { return packed(number_, o); }
     void wake(std::size_t n) noexcept {
@@ -221,10 +275,82 @@ private:
     }
     void end_message(slot_block& b, std::uint32_t i) noexcept {
         const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
-        if (e != nullptr && common_.ids != nullptr && !e->props.id.empty()) {
+        if (e != nullptr && link_ == nullptr && common_.ids != nullptr && !e->props.id.empty()) {
             common_.ids->settled(e->props.id, named(b.first + i), time_of().now());
         }
         b.end(i);
+    }
+
+    // ---------------------------------------------------------------------------------------------------- retention of what is stored
+
+    // Tells the journal what is to be kept.
+    void trim_stored() noexcept {
+        offset from = no_offset;
+        if (has_limits()) {
+            const std::lock_guard lock(mutex_);
+            try {
+                from = first_retained_stored(time_of().now());
+            } catch (...) { return; } // no memory: more is kept
+        }
+        link_->retain_from(from);
+    }
+    bool is_last_of_key(offset o) noexcept {
+        const std::lock_guard lock(lasts_mutex_); // the journal's lock is held: none that is held while the journal is asked
+        return lasts_.contains(o);
+    }
+    void rebuild_lasts() {
+        const std::lock_guard lock(lasts_mutex_);
+        lasts_.clear();
+        for (const auto& [key, o] : last_of_) { lasts_.insert(o); }
+    }
+    duration sent_at(offset o) {
+        duration when = duration::max();
+        look_through(o, o + 1, [&](offset, const slot_block& b, std::uint32_t i) {
+            when = b.sent(b.slots[i].ready.load(std::memory_order_relaxed));
+            return false;
+        });
+        return when;
+    }
+    offset first_retained_stored(duration now) {
+        const offset head = stream_.head();
+        if (!has_limits()) { return head; }
+        offset first = rules_.messages != 0 && head > rules_.messages ? head - rules_.messages : 0;
+        first = std::max({first, kept_from_, std::min(link_->first_stored(), head)});
+        if (rules_.age > duration::zero()) { // times rise with the offsets, but for the clocks of several senders
+            offset low = first, high = head;
+            while (low < high) {
+                const offset middle = low + (high - low) / 2;
+                const duration sent = sent_at(middle);
+                if (sent != duration::max() && now - sent >= rules_.age) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            first = low;
+        }
+        if (rules_.bytes != 0) {
+            if (!has_summed_) { // what was there before
+                look_through(first, head, [this](offset o, const slot_block& b, std::uint32_t i) {
+                    sent_bytes_.push_back({o, 1, b.size_of(i)});
+                    return true;
+                });
+                std::sort(sent_bytes_.begin(), sent_bytes_.end(), [](const sent_together& a, const sent_together& b) { return a.first < b.first; });
+                has_summed_ = true;
+            }
+            std::uint64_t all = 0;
+            auto at = sent_bytes_.end();
+            while (at != sent_bytes_.begin()) {
+                const sent_together& s = *std::prev(at);
+                if (s.first < head && all + s.bytes > rules_.bytes) { break; }
+                all += s.first < head ? s.bytes : 0;
+                --at;
+            }
+            first = std::max(first, at != sent_bytes_.end() ? at->first : head);
+            sent_bytes_.erase(sent_bytes_.begin(), at);
+        }
+        kept_from_ = std::max(kept_from_, first);
+        return first;
     }
 
     // --------------------------------------------------------------------------------------------------- retention, under `mutex_`
@@ -351,6 +477,12 @@ private:
         leave(b);
     }
 
+    struct sent_together { // messages sent together
+        offset first;
+        std::size_t n;
+        std::size_t bytes;
+    };
+
     partition_owner& owner_;
     topic_common& common_;
     const int number_;
@@ -365,6 +497,14 @@ private:
     std::unordered_map<std::string, offset> last_of_; // the last message of each key, of what is sealed
     std::vector<slot_block*> compacted_;              // what only the last messages of keys keep, in order
     std::size_t compact_next_ = 0;
+
+    const std::unique_ptr<link<T>> link_; // or nullptr: in memory
+    std::atomic<offset> trimmed_at_{0};
+    offset kept_from_ = 0;
+    std::deque<sent_together> sent_bytes_;
+    bool has_summed_ = false;
+    std::mutex lasts_mutex_;
+    std::unordered_set<offset> lasts_; // the last message of each key
 };
 
 } // namespace mailroom::detail

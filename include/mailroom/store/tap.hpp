@@ -4,7 +4,9 @@
 #include <mailroom/base/basics.hpp>
 #include <mailroom/cursor/cursor.hpp>
 #include <mailroom/store/outlet.hpp>
+#include <mailroom/store/link.hpp>
 #include <mailroom/store/partition.hpp>
+#include <mailroom/store/recorded.hpp>
 #include <mailroom/store/source.hpp>
 
 #include <algorithm>
@@ -53,9 +55,10 @@ class tap final : public outlet<T, tap<T>>, private bell {
     static constexpr bool shares = true;
 
 public:
-    tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where)
-        : outlet_of(from.time_of().clock(), with_begin(o, where.at)), owner_(owner), from_(from), is_filtered_(o.filtered),
-          is_counted_(owner.is_counted()) {
+    /// With a link, what it settles is noted in a journal.
+    tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where, std::unique_ptr<link<T>> noted = nullptr)
+        : outlet_of(from.time_of().clock(), with_begin(o, where.at, noted != nullptr)), owner_(owner), from_(from), is_filtered_(o.filtered),
+          is_counted_(owner.is_counted()), noted_(std::move(noted)) {
         from_.log().admit(where.at);
         try {
             leave_out_holes(where);
@@ -72,24 +75,32 @@ public:
         from_.reap();
     }
 
+    /// Takes up what was noted before. May throw std::bad_alloc.
+    void restore() {
+        if (noted_ != nullptr) { cursor_.restore(noted_->tried_until()); }
+    }
+
     template <class Sink>
     std::size_t take(std::size_t max, Sink& sink, std::uint32_t claimant) {
-        const std::size_t n = outlet_of::take(max, sink, claimant);
-        from_.reap();
+        if (from_.journal() == nullptr) {
+            return reaped([&] { return outlet_of::take(max, sink, claimant); });
+        }
+        std::vector<std::byte> steps;
+        const auto noting = [&](const auto& made) {
+            if (noted_ != nullptr) { note_suspect(*noted_, made.at.place, made.at.attempt, steps); }
+            sink(made);
+        };
+        const std::size_t n = reaped([&] { return from_journal(*from_.journal(), [&] { return outlet_of::take(max, noting, claimant); }); });
+        if (!steps.empty()) { noted_->note_deliveries(steps); }
         return n;
     }
     template <class Sink>
     std::size_t pop(std::size_t max, Sink& sink, std::uint32_t claimant) {
-        const std::size_t n = outlet_of::pop(max, sink, claimant);
-        from_.reap();
-        return n;
+        return reaped([&] { return stored_or_not([&] { return outlet_of::pop(max, sink, claimant); }); });
     }
-
     template <class Fn>
     std::size_t pop_each(std::size_t max, Fn& fn, std::uint32_t claimant) {
-        const std::size_t n = outlet_of::pop_each(max, fn, claimant);
-        from_.reap();
-        return n;
+        return reaped([&] { return stored_or_not([&] { return outlet_of::pop_each(max, fn, claimant); }); });
     }
 
     partition<T>& from() const noexcept { return from_; }
@@ -105,6 +116,7 @@ public:
     void end(Refer refer) noexcept {
         silence();
         cursor_.orphan(refer);
+        if (noted_ != nullptr) { noted_->leave(); }
         from_.doom_all(from_.log().dismiss(cursor_.opened_until()));
         from_.reap();
     }
@@ -120,6 +132,7 @@ public:
                 // What was not read is over; what will be read has to be settled, perhaps once more.
                 const offset head = from_.log().head(); // what is published from here on has to be settled in any case
                 const auto before = outstanding(from, head);
+                if (noted_ != nullptr) { noted_->moved(to.places, to.until, to.at); }
                 chosen_ = std::move(to.places);
                 chosen_until_ = to.until;
                 const auto after = outstanding(to.at, head);
@@ -154,8 +167,19 @@ public:
     }
 
 private:
-    static cursor_options with_begin(cursor_options o, offset begin) noexcept {
+    template <class Take>
+    std::size_t reaped(Take take) {
+        const std::size_t n = take();
+        from_.reap();
+        return n;
+    }
+    template <class Take>
+    std::size_t stored_or_not(Take take) {
+        return from_.journal() != nullptr ? from_journal(*from_.journal(), take) : take();
+    }
+    static cursor_options with_begin(cursor_options o, offset begin, bool is_noted) noexcept {
         o.begin = begin;
+        o.recorded = is_noted;
         o.shares_bodies = true;
         return o;
     }
@@ -206,15 +230,16 @@ private:
     const stream<T>& log() const noexcept { return from_.log(); }
     const timing& time_of() const noexcept { return from_.time_of(); }
     int partition_number() const noexcept { return from_.number(); }
-    link_base* journal() const noexcept { return nullptr; }
+    link_base* journal() const noexcept { return noted_.get(); }
     bool is_gone() const noexcept { return owner_.is_gone(); }
     void refer() noexcept { owner_.refer(); }
     void unrefer() noexcept { owner_.unrefer(); }
     void wake_all() noexcept { owner_.wake_all(); }
     bool filters() const noexcept { return is_filtered_; }
     bool lets_through(const T& value, const envelope* cover) noexcept { return owner_.lets_through(value, cover); }
-    bool counts() const noexcept { return is_counted_; }
+    bool counts() const noexcept { return is_counted_ || noted_ != nullptr; }
     void plain_left(const block<T>& b, std::uint32_t i) noexcept {
+        if (noted_ != nullptr) { noted_->settled(b.first + i); }
         if (is_counted_) { owner_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
     }
 
@@ -247,17 +272,25 @@ private:
         return std::min(chosen_until_, from_.log().head());
     }
     bool wants(const entry& e) noexcept override { return lets_through(*static_cast<const T*>(e.body), e.cover); }
+    void record(const entry& e, cursor_host::fate f, duration when) noexcept override { record_fate(*noted_, time_of(), e, f, when); }
+    bool recall(entry& e, bool& dead, duration& when) noexcept override { return recall_fate(*noted_, time_of(), e, dead, when); }
     std::uint64_t weigh(offset first, offset last) const noexcept override {
+        if (from_.journal() != nullptr && !is_counted_) { return first < last ? (last - first - count_absent(first, last)) * sizeof(T) : 0; }
         if constexpr (!sizes<T>::varies) {
             return (last - first - (last > first ? count_absent(first, last) : 0)) * sizeof(T);
         } else {
             std::uint64_t sum = 0;
             for (offset o = first; o < last;) {
                 const offset base = o - index_in_span(o), end = std::min(last, base + span);
-                if (block<T>* const b = from_.log().visit(base)) {
+                block<T>* b = nullptr;
+                try {
+                    b = from_.journal() != nullptr ? from_.open(base) : from_.log().visit(base);
+                } catch (...) {} // no memory: it weighs nothing
+                if (b != nullptr) {
                     const std::uint32_t gone = absent(base, b);
                     for (; o < end; ++o) {
                         const std::uint32_t i = index_in_span(o);
+                        if (from_.journal() != nullptr) { from_.log().written(*b, i, time_of().clock()); }
                         if ((gone >> i & 1u) == 0 && b->slots[i].ready.load(std::memory_order_acquire) != slot_empty) { sum += b->size_of(i); }
                     }
                     from_.leave(b);
@@ -289,6 +322,7 @@ private:
     partition<T>& from_;
     const bool is_filtered_;
     const bool is_counted_;
+    const std::unique_ptr<link<T>> noted_; // or nullptr
     std::vector<offset> chosen_; // guarded by the cursor's mutex, as `absent` is called under it
     offset chosen_until_;
 

@@ -62,19 +62,57 @@ class topic_core final : public topic_base<T>, public inspection<T>, private par
     using topic_base<T>::partitions_;
 
 public:
-    explicit topic_core(const topic_options<T>& o)
+    /// With an archive it takes up what is stored there; throws what reading that throws.
+    explicit topic_core(const topic_options<T>& o, std::unique_ptr<topic_archive<T>> stored = nullptr)
         : topic_base<T>({o.max_messages, o.max_bytes, o.budget, o.overflow}, o.clock), inspection<T>(o.validate),
-          is_plain_(!o.validate && !common_.room.limited()) {
+          is_plain_(!o.validate && !common_.room.limited() && stored == nullptr), stored_(std::move(stored)) {
+        this->archive_ = stored_.get();
         if (o.deduplicate.window > duration::zero() || o.deduplicate.until_settled) {
             common_.ids = std::make_unique<deduplicator>(o.deduplicate.window, o.deduplicate.until_settled);
         }
         partition_owner& owner = *this;
-        for (int i = 0; i < o.partitions; ++i) { partitions_.push_back(std::make_unique<partition<T>>(owner, common_, i, o.retention)); }
+        for (int i = 0; i < o.partitions; ++i) {
+            partitions_.push_back(std::make_unique<partition<T>>(owner, common_, i, o.retention,
+                                                                 stored_ != nullptr ? stored_->log_of(static_cast<std::size_t>(i)) : nullptr));
+        }
         common_.time.clock().attach(*this);
+    }
+
+    /// Its partitions take part in the journal from now on, and what subscribes is there. Throws std::bad_alloc, errc::io.
+    void restore() {
+        for (std::size_t i = 0; i < partitions_.size(); ++i) { stored_->attach(i, *partitions_[i]); }
+        for (auto& p : partitions_) { p->restore(); }
+        for (const auto& [name, mode] : stored_->stored()) {
+            subscribe_options<T> o;
+            o.mode = mode;
+            group_ref<T> made(*new group<T>(*this, name, o, true));
+            made->unrefer(); // `made` has one of its own
+            const std::lock_guard lock(admin_);
+            made->set_number(++numbers_);
+            groups_.push_back(std::move(made));
+        }
+    }
+    deduplicator* ids() noexcept { return common_.ids.get(); }
+    /// A handle goes. Several may share what lives in a journal.
+    void handle_gone() noexcept {
+        if (stored_ == nullptr) {
+            abandon();
+            return;
+        }
+        this->refer();
+        if (stored_->handle_gone(this)) { abandon(); }
+        this->unrefer();
     }
 
     /// The endpoint goes, and with it all subscriptions; deliveries that are out stay valid.
     void abandon() noexcept {
+        end();
+        this->unrefer();
+    }
+    /// Nothing can be done with it any more. One call has an effect.
+    void end() noexcept {
+        if (gone_.load(std::memory_order_relaxed)) { return; }
+        if (stored_ != nullptr) { stored_->push(); }
         common_.time.clock().detach(*this);
         gone_.store(true, std::memory_order_seq_cst);
         close();
@@ -85,9 +123,11 @@ public:
         }
         for (auto& g : all) { g->end(); }
         all.clear();
+        for (auto& p : partitions_) {
+            if (p->journal() != nullptr) { p->journal()->leave(); }
+        }
         common_.room.abandon();
         wake_watchers();
-        this->unrefer();
     }
 
     // -------------------------------------------------------------------------------------------------------------------- publishing
@@ -107,6 +147,7 @@ public:
     /// A member of an ephemeral subscription (empty name), or of the durable one of this name, which is made if there is none.
     member<T>* subscribe(std::string_view name, const subscribe_options<T>& o) {
         for (;;) {
+            see_all();
             expire();
             group_ref<T> g = find_or_make(name, o);
             auto* const m = new member<T>(*g);
@@ -130,10 +171,11 @@ public:
             found.reserve(1);
             take_out([&](group<T>& g) { return g.is_durable() && g.name() == name; }, found);
         }
-        for (auto& g : found) { g->end(); }
+        for (auto& g : found) { end_for_good(*g); }
         return !found.empty();
     }
     std::vector<subscription_info> subscriptions() {
+        see_all();
         expire();
         std::vector<subscription_info> all;
         for (auto& g : everybody()) { all.push_back(g->info()); }
@@ -142,13 +184,19 @@ public:
 
     // --------------------------------------------------------------------------------------------------------------------- the whole
 
+    /// What was published before is visible, where it lies in a journal.
+    void see_all() noexcept {
+        if (stored_ != nullptr) { stored_->push(); }
+    }
     offset first_offset(std::size_t p) {
+        see_all();
         const offset first = contents_of(p, everybody()).first();
         partitions_[p]->reap();
         return first;
     }
 
     stats statistics() {
+        see_all();
         expire();
         stats s;
         for (auto& g : everybody()) {
@@ -185,6 +233,7 @@ public:
     }
 
     void close() noexcept {
+        see_all(); // what was published is there for those who look for the end
         closed_.store(true, std::memory_order_seq_cst);
         for (auto& p : partitions_) { p->log().close(); }
         each([](group<T>& g) { g.set_closing(); });
@@ -289,7 +338,7 @@ private:
         there.all_from = p.retained_from(common_.time.now());
         for (const auto& g : all) { there.all_from = std::min(there.all_from, g->taps()[i]->state().unsettled(there.some)); }
         if (p.compacts()) {
-            const std::vector<offset> last = p.last_of_keys(p.log().lowest(), p.log().head(), [](offset) { return true; });
+            const std::vector<offset> last = p.last_of_keys(p.lowest(), p.log().head(), [](offset) { return true; });
             there.some.insert(there.some.end(), last.begin(), last.end());
         }
         std::sort(there.some.begin(), there.some.end());
@@ -343,8 +392,15 @@ private:
 
     group_ref<T> find_or_make(std::string_view name, const subscribe_options<T>& o) {
         {
-            const std::lock_guard lock(admin_);
-            if (group<T>* const g = named(name)) { return checked(*g, o); }
+            std::unique_lock lock(admin_);
+            if (group<T>* const g = named(name); g != nullptr && !g->is_asleep()) { return checked(*g, o); }
+            if (group<T>* const g = named(name)) { // it is told now how to behave
+                group_ref<T> asleep = checked(*g, o);
+                std::erase_if(groups_, [&](const auto& one) { return &*one == g; });
+                lock.unlock();
+                asleep->end();
+                stored_->push(); // what it noted is there to be taken up
+            }
         }
         if (is_gone() || is_closed()) { fail(errc::closed, "the topic is closed"); }
         group_ref<T> made(*new group<T>(*this, std::string(name), o));
@@ -423,7 +479,11 @@ private:
                 },
                 old);
         }
-        for (auto& g : old) { g->end(); }
+        for (auto& g : old) { end_for_good(*g); }
+    }
+    void end_for_good(group<T>& g) {
+        g.end();
+        if (stored_ != nullptr && g.is_durable()) { stored_->forget(g.name()); }
     }
 
     cursor::rest remaining() noexcept {
@@ -478,6 +538,7 @@ private:
     }
 
     const bool is_plain_;
+    const std::unique_ptr<topic_archive<T>> stored_; // or nullptr
     std::atomic<std::size_t> turn_{0};
     std::atomic<bool> closed_{false};
     std::atomic<bool> gone_{false};

@@ -426,7 +426,7 @@ private:
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
     bool restore(session& s, entry& e, duration now) noexcept;
     void record(const entry& e, cursor_host::fate f, duration when = duration::min()) noexcept {
-        if (options_.recorded) [[unlikely]] { host_.record(e, f, when); }
+        if (options_.recorded && !moving_) [[unlikely]] { host_.record(e, f, when); } // what is moved away from is not settled by that
     }
     void retry_deferred(duration now) noexcept;
     template <class Match, class MatchPage>

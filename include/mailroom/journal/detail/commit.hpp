@@ -208,6 +208,13 @@ offset log_engine<Files>::placed_until(std::uint32_t stream) noexcept {
     return at != slots_.end() ? at->second.placed : 0;
 }
 
+/// What was collected is to be written with the next batch instead.
+template <class Files>
+void log_engine<Files>::return_to(change_source& s, bytes_view steps) noexcept {
+    s.give_back(steps);
+    if (!s.dirty.exchange(true, std::memory_order_seq_cst)) { mark(s); }
+}
+
 template <class Files>
 void log_engine<Files>::mark(change_source& s) noexcept {
     const std::lock_guard lock(dirty_mutex_);
@@ -234,7 +241,7 @@ void log_engine<Files>::collect(batch& b) noexcept {
             append(b, make_draft(record_kind::settlements, s->cursor(), steps), 0);
         } catch (...) {
             if (!b.collected.empty() && b.collected.back().first == s) { b.collected.pop_back(); }
-            s->give_back(steps);
+            return_to(*s, steps);
         }
     }
 }
@@ -285,8 +292,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
                 } catch (...) {
                     // On disk, but not here: from now on memory and disk would differ.
                     why = failure(errc::io);
-                    const std::lock_guard held(mutex_);
-                    broken_ = why;
+                    stop_writing(why);
                 }
             }
         }
@@ -297,10 +303,9 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         lock.lock();
         take_over_tickets(now, chain, last);
         if (why.kind() != errc{}) { // what gathered meanwhile counted on it
-            for (auto& [source, steps] : now.collected) { source->give_back(steps); }
+            for (auto& [source, steps] : now.collected) { return_to(*source, steps); }
             take_over_tickets(open_, chain, last);
             buffer.swap(open_.bytes);
-            for (auto& [source, steps] : open_.collected) { source->give_back(steps); }
             start(open_, now.base);
             open_.bytes.swap(buffer);
             open_.bytes.clear();
@@ -390,8 +395,7 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
                 const bytes_view zeros(nothing);
                 static_cast<void>(write_all(files_, *current_file_, current_->byte_of(b.base), {&zeros, 1}));
             }
-            const std::lock_guard lock(mutex_);
-            broken_ = why;
+            stop_writing(why);
             return why;
         }
         durable_ = b.base + b.size();

@@ -188,6 +188,9 @@ private:
     void link(batch& b, ticket& t) noexcept;
     void gather(std::unique_lock<std::mutex>& lock) noexcept;
     void collect(batch& b) noexcept;
+    void return_to(change_source& s, bytes_view steps) noexcept;
+    void stop_writing(const failure& why) noexcept;
+    void write_again(std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
     failure write(batch& b, std::uint64_t& check) noexcept;
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
@@ -290,8 +293,7 @@ private:
         unsigned checkpoints = 0; // still to be written before it may go
     };
     std::vector<doomed> doomed_;
-    bool has_spare_ = false;
-    std::uint64_t spare_bytes_ = 0;
+    std::atomic<bool> has_spare_{false};
     std::atomic<std::uint64_t> segments_freed_{0};
     std::vector<std::weak_ptr<segment<Files>>> recently_opened_;
 };

@@ -306,15 +306,14 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
         for (const auto& [number, s] : catalog_.streams()) { suspects_[number] = s.next; }
     }
     applied_ = end;
-    applied_durable_ = std::max(applied_durable_, std::min(end, durable_));
     chain_ = applied_chain_;
-    durable_ = end;
     if (read_only_) {
         current_ = last;
         return;
     }
     incarnation_.fetch_add(1);
     open_last(last, end);
+    applied_durable_ = durable_ = end;
     // Files nobody knows: of a crash in the middle of making or removing one.
     for (const std::string& n : names) {
         const auto log = position_in(n, ".log"), index = position_in(n, ".idx");
@@ -364,9 +363,26 @@ void log_engine<Files>::open_last(const segment_ptr& last, std::uint64_t at) {
         ec = until_done([&] { return files_.truncate(*current_file_, end); });
         size = end;
     }
-    if (!ec) { ec = until_done([&] { return files_.sync_all(*current_file_); }); } // what was read is now durable
     if (ec) { io_failure("cannot cut", last->path(), ec).raise(); }
+    if (!recovered_.clean) { write_again(std::max(durable_, last->first()), at); }
+    ec = until_done([&] { return files_.sync_all(*current_file_); });
+    if (ec) { io_failure("cannot sync", last->path(), ec).raise(); }
     zeroed_ = size;
+}
+
+/// What was never known to be safe is written again, to the same place: should a sync have failed before, the system may show what it will not
+/// write any more.
+template <class Files>
+void log_engine<Files>::write_again(std::uint64_t from, std::uint64_t until) {
+    file_window<Files> window(files_, *current_file_, current_->path());
+    while (from < until) {
+        const bytes_view some = window.at(current_->byte_of(from), static_cast<std::size_t>(std::min<std::uint64_t>(until - from, std::size_t{1} << 20)));
+        if (some.empty()) { return; }
+        if (const auto ec = write_all(files_, *current_file_, current_->byte_of(from), {&some, 1})) {
+            io_failure("cannot write to", current_->path(), ec).raise();
+        }
+        from += some.size();
+    }
 }
 
 template <class Files>

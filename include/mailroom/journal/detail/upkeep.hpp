@@ -36,6 +36,13 @@ failure log_engine<Files>::make_room(std::uint64_t base, std::size_t n) noexcept
     } catch (...) { return errc::io; }
 }
 
+/// A sync failed: what the system has dropped no later sync brings back.
+template <class Files>
+void log_engine<Files>::stop_writing(const failure& why) noexcept {
+    const std::lock_guard lock(mutex_);
+    broken_ = why;
+}
+
 /// The next segment begins at `base`. The one before is on stable storage by then.
 template <class Files>
 failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
@@ -43,8 +50,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         if (durable_ < base) {
             if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) {
                 failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
-                const std::lock_guard lock(mutex_);
-                broken_ = why;
+                stop_writing(why);
                 return why;
             }
             durable_ = base;
@@ -54,10 +60,10 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         const std::string path = next->path(), spare = directory_ + '/' + spare_name;
         std::uint64_t size = 0;
         bool reused = false;
-        if (has_spare_) {
-            const std::lock_guard lock(upkeep_);
-            reused = has_spare_ && !until_done([&] { return files_.rename(spare, path); });
-            has_spare_ = false;
+        // Taken without `upkeep_`, which may be held by one who waits for this leader. It is not made again before the flag says that it is gone.
+        if (has_spare_.load(std::memory_order_acquire)) {
+            reused = !until_done([&] { return files_.rename(spare, path); });
+            has_spare_.store(false, std::memory_order_release);
         }
         if (reused) {
             if (const auto ec = until_done([&] { return files_.open(path, open_mode::write, *f); })) { return io_failure("cannot open", path, ec); }
@@ -71,9 +77,14 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         segment_header{.id = id_, .first = base, .incarnation = incarnation_}.encode(head.data());
         const bytes_view all(head);
         auto ec = write_all(files_, *f, 0, {&all, 1});
-        if (!ec) { ec = until_done([&] { return files_.sync_all(*f); }); }
-        if (!ec) { ec = until_done([&] { return files_.sync_directory(directory_); }); }
         if (ec) { return io_failure("cannot make", path, ec); }
+        ec = until_done([&] { return files_.sync_all(*f); });
+        if (!ec) { ec = until_done([&] { return files_.sync_directory(directory_); }); }
+        if (ec) {
+            failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", path, ec);
+            stop_writing(why);
+            return why;
+        }
         {
             const std::lock_guard lock(state_);
             segments_.emplace(base, next);
@@ -297,8 +308,8 @@ void log_engine<Files>::remove_doomed() noexcept {
     for (auto& d : doomed_) {
         if (d.checkpoints != 0 && --d.checkpoints != 0) { continue; }
         const std::string spare = directory_ + '/' + spare_name;
-        if (!has_spare_ && d.path.ends_with(".log") && !until_done([&] { return files_.rename(d.path, spare); })) {
-            has_spare_ = true;
+        if (!has_spare_.load(std::memory_order_acquire) && d.path.ends_with(".log") && !until_done([&] { return files_.rename(d.path, spare); })) {
+            has_spare_.store(true, std::memory_order_release);
         } else {
             static_cast<void>(until_done([&] { return files_.remove(d.path); }));
         }
@@ -363,8 +374,7 @@ failure log_engine<Files>::checkpoint(bool clean) {
             if (ec) {
                 failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
                 lock.unlock();
-                const std::lock_guard held(mutex_);
-                broken_ = why;
+                stop_writing(why);
                 return why;
             }
             applied_durable_ = applied_;

@@ -1,0 +1,287 @@
+// The power is cut, or the process killed, at every call to the disk: what was promised is there, once, in order, and goes on from there.
+#include <mailroom/journal.hpp>
+#include <mailroom/testing.hpp>
+#include <mailroom/testing/crash_explorer.hpp>
+
+#include "support/journal_oracle.hpp"
+#include "support/random.hpp"
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+using mailroom::durability;
+using mailroom::testing::crash_explorer;
+using mailroom::testing::crash_options;
+using mailroom::testing::crash_point;
+using mailroom::testing::loss;
+using mailroom::testing::manual_clock;
+using support::disk;
+using support::oracle;
+using support::parcel;
+using support::parcel_id;
+using support::sim_journal;
+using support::sim_queue;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::size_t queues = 3;
+
+// What a history does, and what is known of it outside.
+struct notes {
+    std::vector<oracle> of;
+    unsigned lives = 0;
+};
+
+struct history {
+    const char* name;
+    mailroom::durability promise;
+    std::size_t steps;
+    unsigned sends;    // of a hundred steps
+    unsigned large;    // of a hundred messages: some KiB
+    bool tidies;       // compacts, flushes
+};
+
+// One life of a process, by its seed: sends in every way, receives, acknowledges, fails, rejects, waits.
+class life {
+public:
+    life(const history& h, disk files, notes& n, std::uint64_t seed)
+        : history_(h), notes_(n), chance_(seed + n.lives * 7919), journal_("data", options(h, clock_), std::move(files)) {
+        if (!journal_.recovered().damages.empty()) { throw std::runtime_error("damage: " + journal_.recovered().damages.front().what); }
+        if (n.of.empty()) { n.of.assign(queues, oracle(h.promise)); }
+        ++n.lives;
+        for (oracle& o : n.of) { o.begins(); }
+        for (std::size_t i = 0; i < queues; ++i) { queues_.emplace_back(journal_, "queue " + std::to_string(i), options()); }
+    }
+    static mailroom::journal_options options(const history& h, manual_clock& c) {
+        return {.durability = h.promise, .segment_bytes = 64 << 10, .clock = &c};
+    }
+    static mailroom::queue_options<std::string> options() { return {.lease = 0s, .retry = {.max_attempts = 0, .initial = 1s}}; }
+
+    void run() {
+        for (std::size_t i = 0; i < history_.steps; ++i) {
+            step();
+            note_receipts();
+        }
+    }
+
+private:
+    struct promised {
+        std::size_t queue;
+        unsigned id;
+        mailroom::receipt outcome;
+    };
+
+    void step() {
+        const std::size_t which = chance_.below(queues);
+        sim_queue& q = queues_[which];
+        oracle& o = notes_.of[which];
+        if (chance_.percent(history_.sends)) {
+            send(which, q, o);
+        } else if (history_.tidies && chance_.percent(5)) {
+            if (chance_.percent(50)) {
+                journal_.flush();
+                for (oracle& one : notes_.of) { one.flushed(); }
+            } else {
+                journal_.compact();
+                for (oracle& one : notes_.of) { one.flushed(); }
+            }
+        } else if (chance_.percent(5)) {
+            clock_.advance(1s * chance_.below(20));
+        } else if (chance_.percent(8)) {
+            mourn(q, o);
+        } else {
+            receive(q, o);
+        }
+    }
+    std::string body(unsigned id) { return parcel(id, chance_.percent(history_.large) ? 1500 + chance_.below(9000) : chance_.below(200)); }
+    void send(std::size_t which, sim_queue& q, oracle& o) {
+        unsigned id = o.last() + 1;
+        switch (chance_.below(8)) {
+        case 0: {
+            std::vector<std::string> some;
+            const unsigned first = id;
+            for (unsigned i = 0, n = 2 + chance_.below(3); i < n; ++i, ++id) {
+                o.sends(id, first);
+                some.push_back(parcel(id, 100 + chance_.below(2000)));
+            }
+            const mailroom::offset at = q.send_many(std::move(some));
+            for (unsigned i = first; i < id; ++i) { o.accepted(i, at + (i - first)); }
+            committed();
+            return;
+        }
+        case 1:
+            o.sends(id);
+            receipts_.push_back({which, id, q.send_async(body(id))});
+            return;
+        case 2: {
+            o.sends(id);
+            mailroom::properties p{.key = "k" + std::to_string(id % 3), .delay = 1s * chance_.below(5)};
+            p.headers["n"] = static_cast<std::int64_t>(id);
+            o.accepted(id, q.send(body(id), p));
+            committed();
+            return;
+        }
+        default:
+            o.sends(id);
+            o.accepted(id, q.send(body(id)));
+            committed();
+        }
+    }
+    void committed() {
+        for (oracle& o : notes_.of) { o.committed(); }
+    }
+    // What was sent before something that has been committed, has been as well: but the receipt is what says so.
+    void note_receipts() {
+        std::erase_if(receipts_, [&](promised& p) {
+            if (!p.outcome.ready()) { return false; }
+            notes_.of[p.queue].accepted(p.id, p.outcome.wait());
+            return true;
+        });
+    }
+    void receive(sim_queue& q, oracle& o) {
+        auto d = q.try_receive();
+        if (!d) { return; }
+        const unsigned id = parcel_id(d->body());
+        if (!o.fates.contains(id)) { throw std::runtime_error("received what was never sent"); }
+        switch (chance_.below(10)) {
+        case 0: d->nack(1s * chance_.below(10)); break;
+        case 1: d->release(); break;
+        case 2:
+            o.buries(id);
+            d->reject("it is no good");
+            break;
+        case 3:
+            o.settles(id);
+            d->ack_async().wait();
+            committed();
+            break;
+        default: o.settles(id); d->ack();
+        }
+    }
+    void mourn(sim_queue& q, oracle& o) {
+        auto d = q.dead().try_receive();
+        if (!d) { return; }
+        const unsigned id = parcel_id(d->body());
+        if (chance_.percent(50)) {
+            o.settles(id);
+            d->ack();
+        } else {
+            d->release();
+            o.revives(id);
+            q.dead().redrive_if([&](const auto& dead) { return parcel_id(dead.body()) == id; });
+        }
+    }
+
+    const history& history_;
+    notes& notes_;
+    support::dice chance_;
+    manual_clock clock_;
+    sim_journal journal_;
+    std::vector<sim_queue> queues_;
+    std::vector<promised> receipts_;
+};
+
+// After the crash: what is there is what the oracle allows, and everything goes on, also after one more opening.
+void check(const history& h, const disk& files, const notes& n, const crash_point& p, bool whole) {
+    const bool power = p.what != loss::nothing;
+    std::vector<std::vector<unsigned>> left(queues);
+    {
+        manual_clock clock;
+        sim_journal j("data", life::options(h, clock), files);
+        if (!j.recovered().damages.empty()) {
+            const auto& d = j.recovered().damages.front();
+            throw std::runtime_error("damage reported: " + d.file + ", byte " + std::to_string(d.byte) + ": " + d.what);
+        }
+        std::vector<sim_queue> all;
+        for (std::size_t i = 0; i < queues; ++i) {
+            all.emplace_back(j, "queue " + std::to_string(i), life::options());
+            const auto found = support::look_into(all.back());
+            if (!n.of.empty()) { n.of[i].check(found, power); }
+            for (const auto& [at, id] : found.alive) { left[i].push_back(id); }
+        }
+        if (const auto v = j.verify(); !v.intact) {
+            throw std::runtime_error("verify: " + v.damages.front().file + ", byte " + std::to_string(v.damages.front().byte) + ": " + v.damages.front().what);
+        }
+        if (!whole) { return; }
+        for (std::size_t i = 0; i < queues; ++i) {
+            all[i].send(parcel(1'000'000, 3000));
+            left[i].push_back(1'000'000);
+        }
+        clock.advance(24h);
+        for (std::size_t i = 0; i < queues; i += 2) { // one queue is left as it is
+            std::vector<unsigned> got;
+            while (auto d = all[i].try_receive()) {
+                got.push_back(parcel_id(d->body()));
+                d->ack();
+            }
+            std::sort(got.begin(), got.end());
+            if (got != left[i]) { throw std::runtime_error("after the crash " + std::to_string(got.size()) + " of " + std::to_string(left[i].size()) + " were received"); }
+            left[i].clear();
+        }
+        j.flush();
+    }
+    manual_clock clock;
+    sim_journal j("data", life::options(h, clock), files);
+    if (!j.recovered().clean) { throw std::runtime_error("not clean after it was closed"); }
+    for (std::size_t i = 0; i < queues; ++i) {
+        sim_queue q(j, "queue " + std::to_string(i), life::options());
+        std::vector<unsigned> there;
+        for (const auto& [at, id] : support::look_into(q).alive) { there.push_back(id); }
+        if (there != left[i]) { throw std::runtime_error("after the second opening " + std::to_string(there.size()) + " are there, not " + std::to_string(left[i].size())); }
+    }
+}
+
+void explore(const history& h, std::uint64_t seed, const crash_options& o) {
+    CAPTURE(std::string(h.name));
+    CAPTURE(seed);
+    unsigned checks = 0;
+    const auto found = crash_explorer(o).explore<notes>([&](disk files, notes& n) { life(h, std::move(files), n, seed).run(); },
+                                                        [&](disk files, const notes& n, const crash_point& p) { check(h, files, n, p, ++checks % 4 == 0); });
+    INFO(found.text());
+    CHECK(found.passed);
+    CHECK(found.calls > h.steps / 4);
+}
+
+// Few and small; some KiB, so that segments follow each other; mostly settled, so that space is given back.
+constexpr history histories[] = {
+    {"small", durability::commit, 40, 50, 10, true},      {"rotating", durability::commit, 90, 60, 80, false},
+    {"tidy", durability::commit, 160, 45, 80, true},      {"written", durability::write, 90, 55, 70, true},
+    {"gathered", durability::none, 90, 55, 70, true},     {"written, never flushed", durability::write, 90, 60, 80, false},
+    {"gathered, never flushed", durability::none, 120, 60, 80, false},
+};
+
+} // namespace
+
+TEST_CASE("journal crashes: whatever call is the last, what was promised is there, once, in order") {
+    for (const history& h : histories) {
+        support::for_each_seed(2, [&](std::uint64_t seed) {
+            explore(h, seed, {.limit = support::scaled(100), .seed = seed});
+            return true;
+        });
+    }
+}
+
+TEST_CASE("journal crashes: at every call of a small history") {
+    for (const durability d : {durability::commit, durability::write, durability::none}) {
+        const history h{"small", d, 30, 55, 50, true};
+        explore(h, 1, {.random_losses = 3, .tail_losses = 2});
+    }
+}
+
+TEST_CASE("journal crashes: once more while it recovers, or soon after") {
+    for (const std::size_t i : {0u, 1u, 2u}) {
+        support::for_each_seed(2, [&](std::uint64_t seed) {
+            explore(histories[i], seed, {.limit = support::scaled(20), .seed = seed, .random_losses = 1, .lives = 2});
+            explore(histories[i], seed, {.limit = support::scaled(3), .seed = seed, .random_losses = 1, .lives = 3});
+            return true;
+        });
+    }
+}

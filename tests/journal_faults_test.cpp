@@ -1,0 +1,239 @@
+// The disk refuses: writes, syncs, room, files; and time and processes misbehave. What was promised stays, what failed never comes back.
+#include <mailroom/journal.hpp>
+#include <mailroom/testing.hpp>
+#include <mailroom/testing/simulated_files.hpp>
+
+#include "support/journal_oracle.hpp"
+#include "support/random.hpp"
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+using mailroom::durability;
+using mailroom::errc;
+using mailroom::error;
+using mailroom::testing::loss;
+using mailroom::testing::manual_clock;
+using support::disk;
+using support::oracle;
+using support::parcel;
+using support::parcel_id;
+using support::sim_journal;
+using support::sim_queue;
+using namespace std::chrono_literals;
+
+namespace {
+
+const auto no_space = std::make_error_code(std::errc::no_space_on_device);
+const auto io_error = std::make_error_code(std::errc::io_error);
+const auto interrupted = std::make_error_code(std::errc::interrupted);
+
+mailroom::journal_options options(manual_clock& c, durability d = durability::commit) {
+    return {.durability = d, .segment_bytes = 64 << 10, .clock = &c};
+}
+
+// The sentence of what a call throws; empty where nothing is thrown.
+template <class Call>
+std::string refusal_of(errc kind, Call call) {
+    try {
+        call();
+    } catch (const error& e) {
+        CHECK(e.kind() == kind);
+        return e.what();
+    }
+    return {};
+}
+
+// What is alive, by a fresh look at the disk.
+std::vector<unsigned> ids_of(const support::found_in_queue& found) {
+    std::vector<unsigned> ids;
+    for (const auto& [at, id] : found.alive) { ids.push_back(id); }
+    return ids;
+}
+
+// Opens what is left, asks the oracle, and goes on: what is found and what is sent then survives the worst power cut.
+std::string what_is_wrong(const disk& files, const oracle& o, bool power) {
+    try {
+        manual_clock clock;
+        std::vector<unsigned> expected;
+        {
+            sim_journal j("data", options(clock), files);
+            if (!j.recovered().damages.empty()) { return "damage: " + j.recovered().damages.front().what; }
+            sim_queue q(j, "q");
+            const auto found = support::look_into(q);
+            o.check(found, power);
+            expected = ids_of(found);
+            for (unsigned i = 0; i < 3; ++i) {
+                q.send(parcel(5000 + i, 4000));
+                expected.push_back(5000 + i);
+            }
+            disk after = files.clone();
+            after.power_cut(1, loss::everything);
+            sim_journal again("data", options(clock), after);
+            sim_queue left(again, "q");
+            if (ids_of(support::look_into(left)) != expected) { return "what was found after the fault, or sent then, is lost in the next power cut"; }
+        }
+        sim_journal j("data", options(clock), files);
+        sim_queue q(j, "q");
+        if (ids_of(support::look_into(q)) != expected) { return "after closing once more it is not the same"; }
+        if (const auto v = j.verify(); !v.intact) { return "verify: " + v.damages.front().what; }
+    } catch (const std::exception& e) { return e.what(); }
+    return {};
+}
+
+struct run_of_sends {
+    oracle o;
+    unsigned failed = 0;
+    bool last_failed = false;
+    std::string wrong; // in this process
+    std::uint64_t calls = 0;
+    disk closed, killed;
+};
+
+// Sends 20 messages of some KiB, and acknowledges some, on a disk to which `plan` has done something after the opening.
+template <class Plan>
+run_of_sends send_some(durability d, Plan plan) {
+    run_of_sends r;
+    r.o = oracle(d);
+    const disk files;
+    {
+        manual_clock clock;
+        sim_journal j("data", options(clock, d), files);
+        sim_queue q(j, "q");
+        std::set<unsigned> refused;
+        plan(disk(files));
+        for (unsigned id = 1; id <= 20; ++id) {
+            r.o.sends(id);
+            try {
+                r.o.accepted(id, q.send(parcel(id, 6000)));
+                r.o.committed();
+                r.last_failed = false;
+            } catch (const error& e) {
+                if (e.kind() != errc::io || std::string(e.what()).find("data/") == std::string::npos) { r.wrong = std::string("the error was: ") + e.what(); }
+                refused.insert(id);
+                ++r.failed;
+                r.last_failed = true;
+            }
+            if (id % 4 == 0) {
+                auto m = q.try_receive();
+                if (!m) {
+                    r.wrong = "nothing can be received";
+                    continue;
+                }
+                const unsigned got = parcel_id(m->body());
+                if (refused.contains(got)) { r.wrong = "received what was refused: " + std::to_string(got); }
+                r.o.settles(got);
+                if (!m->ack()) { r.wrong = "an ack was refused"; }
+            }
+        }
+        for (const unsigned id : refused) { r.o.refused(id); }
+        try {
+            r.o.check(support::look_into(q), false); // reading goes on
+        } catch (const std::exception& e) { r.wrong = e.what(); }
+        r.calls = files.calls();
+        r.killed = files.clone();
+        r.killed.clear_faults();
+        r.killed.process_kill();
+    }
+    r.closed = files;
+    r.closed.clear_faults();
+    r.closed.process_kill();
+    return r;
+}
+
+// Of the batch whose sync failed nobody knows whether it is there.
+void forget_refusals(oracle& o) {
+    for (auto& [id, f] : o.fates) {
+        if (f.sent == oracle::fate::refused) { f.sent = oracle::fate::unknown; }
+    }
+}
+
+} // namespace
+
+TEST_CASE("journal faults: whichever write fails, its send alone fails, and never comes back") {
+    struct kind {
+        const char* name;
+        std::error_code code;
+        std::uint64_t bytes;
+    };
+    constexpr std::uint64_t all = std::uint64_t{1} << 40;
+    const kind kinds[] = {{"no room", no_space, 0},       {"no room, half of it written", no_space, 3000}, {"input/output error", io_error, 0},
+                          {"all of it written", io_error, all}, {"interrupted", interrupted, 0}};
+    for (const durability d : {durability::commit, durability::write}) {
+        const std::uint64_t calls = send_some(d, [](const disk&) {}).calls;
+        for (const kind& k : kinds) {
+            CAPTURE(std::string(k.name));
+            CAPTURE(static_cast<int>(d));
+            unsigned failures = 0;
+            for (std::uint64_t n = 0; n < calls; ++n) {
+                CAPTURE(n);
+                run_of_sends r = send_some(d, [&](disk files) { files.fail_write(n, k.code, k.bytes); });
+                CHECK(r.wrong == "");
+                CHECK(r.failed <= (k.code == interrupted ? 0u : 1u));
+                failures += r.failed;
+                CHECK(what_is_wrong(r.killed.clone(), r.o, false) == "");
+                CHECK(what_is_wrong(r.closed, r.o, true) == "");
+                if (d == durability::commit) {
+                    r.killed.power_cut(n, loss::random);
+                    CHECK(what_is_wrong(r.killed, r.o, true) == "");
+                }
+            }
+            CHECK(failures >= (k.code == interrupted ? 0u : 20u)); // each of the sends, once
+        }
+    }
+}
+
+TEST_CASE("journal faults: writes that fail for a while") {
+    for (std::uint64_t n = 0; n < 30; ++n) {
+        CAPTURE(n);
+        const run_of_sends r = send_some(durability::commit, [&](disk files) {
+            for (std::uint64_t i = 0; i < 5; ++i) { files.fail_write(n + i, no_space, i * 100); }
+        });
+        CHECK(r.wrong == "");
+        CHECK_FALSE(r.last_failed);
+        CHECK(what_is_wrong(r.killed, r.o, false) == "");
+        CHECK(what_is_wrong(r.closed, r.o, true) == "");
+    }
+}
+
+TEST_CASE("journal faults: short writes, short reads and interruptions are nobody's business") {
+    for (std::uint64_t seed = 0; seed < 10; ++seed) {
+        const run_of_sends r = send_some(durability::commit, [&](disk files) {
+            files.short_writes(true, seed);
+            files.short_reads(true, seed);
+        });
+        CHECK(r.failed == 0);
+        CHECK(r.wrong == "");
+        CHECK(what_is_wrong(r.killed, r.o, false) == "");
+    }
+}
+
+TEST_CASE("journal faults: whichever sync fails, nothing is written any more; what was synced stays readable") {
+    for (const durability d : {durability::commit, durability::write}) {
+        unsigned failures = 0;
+        for (std::uint64_t n = 0; n < 30; ++n) {
+            CAPTURE(n);
+            CAPTURE(static_cast<int>(d));
+            run_of_sends r = send_some(d, [&](disk files) { files.fail_sync(n, io_error); });
+            CHECK(r.wrong == "");
+            if (d == durability::commit) { CHECK((r.failed == 0 || r.last_failed)); } // one that fails is not the last to fail
+            failures += r.failed;
+            forget_refusals(r.o);
+            CHECK(what_is_wrong(r.killed.clone(), r.o, false) == "");
+            CHECK(what_is_wrong(r.closed, r.o, d == durability::commit) == "");
+            r.killed.power_cut(n, loss::random);
+            CHECK(what_is_wrong(r.killed, r.o, true) == "");
+        }
+        if (d == durability::commit) { CHECK(failures >= 20 * 19 / 2); }
+    }
+}
