@@ -111,6 +111,7 @@ run_of_sends send_some(durability d, Plan plan) {
         sim_journal j("data", options(clock, d), files);
         sim_queue q(j, "q");
         std::set<unsigned> refused;
+        std::size_t settled = 0;
         plan(disk(files));
         for (unsigned id = 1; id <= 20; ++id) {
             r.o.sends(id);
@@ -127,9 +128,10 @@ run_of_sends send_some(durability d, Plan plan) {
             if (id % 4 == 0) {
                 auto m = q.try_receive();
                 if (!m) {
-                    r.wrong = "nothing can be received";
+                    if (settled < id - refused.size()) { r.wrong = "nothing can be received"; }
                     continue;
                 }
+                ++settled;
                 const unsigned got = parcel_id(m->body());
                 if (refused.contains(got)) { r.wrong = "received what was refused: " + std::to_string(got); }
                 r.o.settles(got);
@@ -194,7 +196,7 @@ TEST_CASE("journal faults: whichever write fails, its send alone fails, and neve
 }
 
 TEST_CASE("journal faults: writes that fail for a while") {
-    for (std::uint64_t n = 0; n < 30; ++n) {
+    for (std::uint64_t n = 0; n < 20; ++n) {
         CAPTURE(n);
         const run_of_sends r = send_some(durability::commit, [&](disk files) {
             for (std::uint64_t i = 0; i < 5; ++i) { files.fail_write(n + i, no_space, i * 100); }

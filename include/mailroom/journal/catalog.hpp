@@ -208,7 +208,7 @@ public:
     }
     static catalog read(wire_reader& from) {
         catalog c;
-        c.next_stream_ = from.var_as<std::uint32_t>();
+        const auto next_stream = from.var_as<std::uint32_t>();
         c.next_cursor_ = from.var_as<std::uint32_t>();
         for (std::size_t n = from.count(10); n != 0; --n) {
             const auto number = from.var_as<std::uint32_t>();
@@ -216,6 +216,8 @@ public:
             e.name = from.text();
             e.shape = read_shape(from);
             for (std::size_t i = from.count(4); i != 0; --i) { e.schemas.push_back(read_schema(from)); }
+            if (c.names_.contains(e.name)) { fail(errc::corrupt, "an endpoint is declared twice"); }
+            c.expect_free(number, e.shape.partitions, c.streams_, next_stream);
             c.add_streams(number, e.shape.partitions);
             for (std::uint32_t i = 0; i < e.shape.partitions; ++i) { c.streams_.at(number + i).next = from.var(); }
             for (std::size_t i = from.count(4); i != 0; --i) {
@@ -223,6 +225,8 @@ public:
                 subscription_entry s;
                 s.mode = from.var_as<std::uint32_t>();
                 s.first_cursor = from.var_as<std::uint32_t>();
+                if (e.subscriptions.contains(name)) { fail(errc::corrupt, "a subscription is declared twice"); }
+                c.expect_free(s.first_cursor, e.shape.partitions, c.cursors_, c.next_cursor_);
                 for (std::uint32_t p = 0; p < e.shape.partitions; ++p) { c.cursors_[s.first_cursor + p] = {number + p, cursor_image::read(from)}; }
                 e.subscriptions.emplace(std::move(name), s);
             }
@@ -237,6 +241,7 @@ public:
             c.names_.emplace(e.name, number);
             c.endpoints_.emplace(number, std::move(e));
         }
+        c.next_stream_ = next_stream;
         return c;
     }
 
@@ -245,7 +250,7 @@ public:
         for (auto& [number, e] : endpoints_) {
             const std::int64_t window = e.shape.dedup_window;
             std::erase_if(e.ids, [&](const known_id& k) {
-                const bool old = window == 0 || (now - k.time) > window;
+                const bool old = window == 0 || static_cast<std::int64_t>(static_cast<std::uint64_t>(now) - static_cast<std::uint64_t>(k.time)) > window;
                 return old && !(e.shape.dedup_until_settled && is_wanted(k.stream, k.offset));
             });
         }
@@ -274,7 +279,7 @@ private:
         s.ordered_by_key = from.var() != 0;
         s.dedup_window = from.i64();
         s.dedup_until_settled = from.var() != 0;
-        if (kind < 1 || kind > 2 || s.partitions < 1 || s.partitions > 4096) { fail(errc::corrupt, "an endpoint of impossible shape"); }
+        if (kind < 1 || kind > 2 || s.partitions < 1 || s.partitions > 4096 || (kind == 1 && s.partitions != 1)) { fail(errc::corrupt, "an endpoint of impossible shape"); }
         return s;
     }
 
@@ -284,6 +289,8 @@ private:
         e.shape = read_shape(from);
         e.schemas.push_back(read_schema(from));
         const auto cursor = from.var_as<std::uint32_t>();
+        if (e.shape.kind == endpoint_kind::queue && (cursor < next_cursor_ || cursor == no_number)) { fail(errc::corrupt, "a cursor is declared twice"); }
+        if (number > no_number - e.shape.partitions) { fail(errc::corrupt, "the numbers of streams are used up"); }
         if (names_.contains(e.name) || number < next_stream_) { fail(errc::corrupt, "an endpoint is declared twice"); }
         add_streams(number, e.shape.partitions);
         if (e.shape.kind == endpoint_kind::queue) {
@@ -293,6 +300,13 @@ private:
         }
         names_.emplace(e.name, number);
         endpoints_.emplace(number, std::move(e));
+    }
+    static constexpr std::uint32_t no_number = ~std::uint32_t{0};
+    /// `n` numbers from `first` on have to be below `end`, and nobody's.
+    template <class Map>
+    static void expect_free(std::uint32_t first, std::uint32_t n, const Map& taken, std::uint32_t end) {
+        const auto at = taken.lower_bound(first);
+        if (first > end || n > end - first || (at != taken.end() && at->first < first + n)) { fail(errc::corrupt, "a number is given twice"); }
     }
     void add_streams(std::uint32_t number, std::uint32_t partitions) {
         for (std::uint32_t i = 0; i < partitions; ++i) { streams_[number + i] = {number, i, 0}; }
@@ -304,6 +318,7 @@ private:
         subscription_entry s;
         s.mode = from.var_as<std::uint32_t>();
         s.first_cursor = from.var_as<std::uint32_t>();
+        if (s.first_cursor < next_cursor_ || s.first_cursor > no_number - e.shape.partitions) { fail(errc::corrupt, "a cursor is declared twice"); }
         if (from.count(4) != e.shape.partitions) { fail(errc::corrupt, "a subscription without a place in each partition"); }
         for (std::uint32_t i = 0; i < e.shape.partitions; ++i) { cursors_[s.first_cursor + i] = {number + i, cursor_image::read(from)}; }
         next_cursor_ = std::max(next_cursor_, s.first_cursor + e.shape.partitions);

@@ -82,6 +82,9 @@ struct segment_header {
     }
 };
 
+/// A batch is shorter.
+inline constexpr std::uint64_t most_at_once = std::uint64_t{1} << 33;
+
 /// In front of what was committed at once.
 struct batch_header {
     static constexpr std::size_t size = 64;
@@ -121,7 +124,7 @@ struct batch_header {
         h.incarnation = load_le<std::uint64_t>(from.data() + 40);
         h.durable_upto = load_le<std::uint64_t>(from.data() + 48);
         h.time = load_le<std::int64_t>(from.data() + 56);
-        return h.length % alignment == 0;
+        return h.length % alignment == 0 && h.length < most_at_once;
     }
 };
 

@@ -147,6 +147,7 @@ public:
                 ever_.dropped += steps.var();
                 break;
             case change::moved: {
+                const std::uint64_t settled_ever = settled_; // what it settles once more counts no more
                 floor_ = steps.var();
                 runs_.clear();
                 trials_.clear();
@@ -155,6 +156,7 @@ public:
                     if (first < floor_ || end < first) { fail(errc::corrupt, "runs out of order"); }
                     settle(first, end);
                 }
+                settled_ = settled_ever;
                 break;
             }
             default: fail(errc::corrupt, "an unknown step of a cursor");

@@ -492,6 +492,7 @@ void log_engine<Files>::place_declaration(record_kind kind, std::uint32_t stream
 template <class Files>
 log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endpoint_shape& shape, const schema& own,
                                          const std::function<void(const schema&)>& check) {
+    const std::lock_guard declaring(declaring_);
     std::uint32_t number = 0, cursor = 0;
     bool knows_own = false;
     {
@@ -539,6 +540,7 @@ std::uint16_t log_engine<Files>::schema_number(std::uint32_t endpoint, const sch
 
 template <class Files>
 std::uint32_t log_engine<Files>::subscribe(std::uint32_t endpoint, std::string_view name, std::uint32_t mode, const std::vector<cursor_image>& at) {
+    const std::lock_guard declaring(declaring_);
     std::vector<std::byte> payload;
     wire_writer to(payload);
     std::uint32_t cursor = 0;

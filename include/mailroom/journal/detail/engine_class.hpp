@@ -18,7 +18,7 @@
 //   4. A segment is sealed when it and all before it are on stable storage. So only the last may hold anything unsynced.
 //   5. A segment's file goes when nothing in it is wanted and neither of the two manifests names it.
 //
-// Locks: `mutex_` (what gathers) before `state_` (what is committed) before a segment's. Foreign code runs under none; listeners store their
+// Locks: `declaring_` and `upkeep_` before `mutex_` (what gathers) before `state_` (what is committed) before a segment's. Foreign code runs under none; listeners store their
 // heads under `state_`.
 #pragma once
 
@@ -212,6 +212,7 @@ private:
     bool is_wanted(const segment_ptr& s, std::uint64_t* live = nullptr);
     bool is_live(std::uint32_t stream, offset o);
     offset retained_from(std::uint32_t stream) noexcept;
+    bool is_queue(std::uint32_t stream) const noexcept;
     std::size_t retire();
     std::uint64_t move_survivors(const segment_ptr& s, std::size_t most);
     void remove_doomed() noexcept;
@@ -253,7 +254,8 @@ private:
     bool read_only_ = false;
     bool is_new_ = false;
 
-    std::mutex mutex_; // what gathers
+    std::mutex declaring_; // one at a time, for numbers are given by what is committed
+    std::mutex mutex_;     // what gathers
     batch open_;
     std::vector<std::byte> spare_buffer_;
     std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks

@@ -16,8 +16,11 @@ public:
 
     /// `n` bytes from `at` on, or as many as there are. Valid until the next call. Throws errc::io.
     bytes_view at(std::uint64_t at, std::size_t n) {
-        if (at < from_ || at + n > from_ + have_) {
+        if (at < from_ || at - from_ > have_ || n > have_ - (at - from_)) {
             constexpr std::size_t piece = std::size_t{1} << 20;
+            std::uint64_t size = 0;
+            if (const auto ec = until_done([&] { return files_.size(file_, size); })) { io_failure("cannot read", path_, ec).raise(); }
+            n = static_cast<std::size_t>(std::min<std::uint64_t>(n, at < size ? size - at : 0));
             buffer_.resize(std::max(n, piece));
             from_ = at;
             if (const auto ec = read_all(files_, file_, at, buffer_, have_)) { io_failure("cannot read", path_, ec).raise(); }
@@ -190,6 +193,10 @@ void log_engine<Files>::scan(const segment_ptr& s, std::uint64_t until, Fn fn, W
     for (std::uint64_t at = s->first(); at < until;) {
         batch_header h;
         const bytes_view front = window.at(s->byte_of(at), batch_header::size);
+        if (front.size() < batch_header::size) {
+            wrong(damage{s->path(), s->byte_of(at), "the file ends before its time"});
+            return;
+        }
         if (!batch_header::decode(front, at, seed_, h)) {
             if (!is_lost) { wrong(damage{s->path(), s->byte_of(at), "the header of a batch is damaged"}); }
             is_lost = true;
@@ -201,7 +208,10 @@ void log_engine<Files>::scan(const segment_ptr& s, std::uint64_t until, Fn fn, W
         const bytes_view body = window.at(s->byte_of(at) + batch_header::size, static_cast<std::size_t>(std::min<std::uint64_t>(h.length, until - at)));
         records.clear();
         bool whole = body.size() == h.length;
-        if (!whole) { wrong(damage{s->path(), s->byte_of(at), "a batch is not whole"}); }
+        if (!whole) {
+            wrong(damage{s->path(), s->byte_of(at), "a batch is not whole"});
+            return;
+        }
         for (std::size_t done = 0; done < body.size();) {
             const std::uint64_t place = at + batch_header::size + done;
             const auto r = decode_record(body.subspan(done), place, seed_);

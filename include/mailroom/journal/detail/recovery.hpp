@@ -138,7 +138,8 @@ void log_engine<Files>::begin_anew() {
     std::random_device random;
     for (auto& b : id_) { b = static_cast<std::byte>(random()); }
     seed_ = seed_of(id_);
-    const auto slash = directory_.find_last_of('/');
+    const auto last = directory_.find_last_not_of('/');
+    const auto slash = last == std::string::npos ? last : directory_.find_last_of('/', last);
     const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : directory_.substr(0, slash);
     if (const auto ec = until_done([&] { return files_.sync_directory(parent); })) { io_failure("cannot sync", parent, ec).raise(); }
     if (failure why = rotate(0); why.kind() != errc{}) { why.raise(); }
@@ -261,7 +262,13 @@ bool log_engine<Files>::decode_state(bytes_view body, const std::string&) {
     const auto is_known = [this](std::uint32_t stream) { return catalog_.streams().contains(stream); };
     const bool all_known = std::all_of(extents_.begin(), extents_.end(), [&](const auto& e) { return is_known(e.first); }) &&
                            std::all_of(moved_.begin(), moved_.end(), [&](const auto& m) { return is_known(m.first); });
-    return all_known && !segments_.empty();
+    if (!all_known || segments_.empty() || applied_ < segments_.begin()->first) { return false; }
+    for (auto s = segments_.begin(); s != segments_.end(); ++s) {
+        const auto next = std::next(s);
+        if (s->second->end() < s->first || (next != segments_.end() && next->first < s->second->end())) { return false; }
+        if (s->second->sealed() ? applied_ < s->second->end() : next != segments_.end()) { return false; }
+    }
+    return true;
 }
 
 template <class Files>
@@ -276,19 +283,22 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
         segment_header h;
         std::uint32_t version = 0;
         const char* wrong = "the file is missing or cannot be opened";
+        bool is_foreign = false;
         if (!opened && std::binary_search(names.begin(), names.end(), file_name(s->first(), ".log"))) { opened.error().raise(); }
         if (opened) {
             if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", s->path(), ec).raise(); }
             wrong = segment_header::decode(std::span(head).first(got), h, version);
-            if (wrong == nullptr && (h.id != id_ || h.first != s->first())) { wrong = "the file is a segment of another journal, or another one of this"; }
+            is_foreign = wrong == nullptr && (h.id != id_ || h.first != s->first());
+            if (is_foreign) { wrong = "the file is a segment of another journal, or another one of this"; }
             if (wrong == other_version) { fail(errc::corrupt, s->path() + ": " + wrong); }
             std::uint64_t size = 0;
             if (wrong == nullptr && s->sealed() && !files_.size(**opened, size) && size < s->byte_of(s->end())) { wrong = "the file is shorter than it was"; }
         }
         if (wrong == nullptr) { continue; }
         report(s->path(), 0, wrong);
-        if (opened && !read_only_) { write_header(s); }
-        if (!opened) { // nothing of it can be had
+        const bool cut = opened && segment_header::decode(std::span(head).first(got), h, version) == nullptr;
+        if (opened && !is_foreign && !cut && !read_only_) { write_header(s); }
+        if (!opened || is_foreign) { // nothing of it can be had
             for (const run& r : s->runs()) {
                 std::erase_if(extents_[r.stream], [&](const extent& e) { return e.where == s; });
             }
@@ -364,7 +374,10 @@ void log_engine<Files>::open_last(const segment_ptr& last, std::uint64_t at) {
         size = end;
     }
     if (ec) { io_failure("cannot cut", last->path(), ec).raise(); }
-    if (!recovered_.clean) { write_again(std::max(durable_, last->first()), at); }
+    if (!recovered_.clean) {
+        write_header(last);
+        write_again(std::max(durable_, last->first()), at);
+    }
     ec = until_done([&] { return files_.sync_all(*current_file_); });
     if (ec) { io_failure("cannot sync", last->path(), ec).raise(); }
     zeroed_ = size;
@@ -399,7 +412,7 @@ void log_engine<Files>::apply_recovered(const record& r, const segment_ptr& s) {
 /// Reads what was committed after the checkpoint. Returns where it ends; `last` is the segment that ends there.
 template <class Files>
 std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::string>& names) {
-    std::uint64_t at = applied_, chain = applied_chain_, lowest_incarnation = 0;
+    std::uint64_t at = applied_, chain = applied_chain_, lowest_incarnation = incarnation_.load();
     durable_ = applied_durable_;
     const std::uint64_t checkpoint_at = at;
     const bool no_manifest = catalog_.next_stream() == 1 && catalog_.endpoints().empty() && recovered_.damages.size() != 0;
@@ -419,7 +432,7 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
         last->set_end(at);
         std::map<std::uint32_t, offset> next;
         const auto note = [&](const record& r) {
-            if (r.head.kind != record_kind::message) { return; }
+            if (r.head.kind != record_kind::message || !catalog_.streams().contains(r.head.stream)) { return; }
             bool is_new = false;
             const std::size_t which = last->add(r.head.stream, r.head.offset, r.head.position, is_new);
             if (is_new) { extents_[r.head.stream].push_back({last, which, r.head.offset}); }
@@ -430,6 +443,11 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
         file_window<Files> window(files_, **opened, last->path());
         for (std::uint64_t p = last->first(); p < at;) { // record by record: what is damaged has no place
             batch_header b;
+            const bytes_view front = window.at(last->byte_of(p), record_header::size);
+            if (front.size() < record_header::size) {
+                report(last->path(), last->byte_of(p), "the file ends before its time");
+                break;
+            }
             if (batch_header::decode(window.at(last->byte_of(p), batch_header::size), p, seed_, b)) {
                 p += batch_header::size;
                 continue;
@@ -514,9 +532,9 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::stri
                 recovered_.cut_bytes = 0;
                 if (std::max(durable_, durable_beyond(next, at, names, remains)) > at) {
                     report(next->path(), 0, wrong != nullptr ? wrong : "the file is a segment of another journal, or another one of this");
-                    goes_on = true;
+                    goes_on = wrong != nullptr;
                     jumped = true;
-                    if (!read_only_) { write_header(next); }
+                    if (goes_on && !read_only_) { write_header(next); }
                 }
             }
             if (goes_on) {

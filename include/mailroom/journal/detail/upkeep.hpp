@@ -154,11 +154,19 @@ void log_engine<Files>::write_indexes() {
 }
 
 template <class Files>
+bool log_engine<Files>::is_queue(std::uint32_t stream) const noexcept {
+    const auto s = catalog_.streams().find(stream);
+    if (s == catalog_.streams().end()) { return false; }
+    const auto e = catalog_.endpoints().find(s->second.endpoint);
+    return e != catalog_.endpoints().end() && e->second.shape.kind == endpoint_kind::queue;
+}
+
+template <class Files>
 offset log_engine<Files>::retained_from(std::uint32_t stream) noexcept {
     const auto at = slots_.find(stream);
     if (at != slots_.end() && at->second.listener != nullptr) { return at->second.listener->retained_from(); }
     // Nobody has it open: of a topic nobody knows what it is to keep, so it keeps all.
-    return catalog_.endpoint(catalog_.stream(stream).endpoint).shape.kind == endpoint_kind::queue ? no_offset : 0;
+    return is_queue(stream) ? no_offset : 0;
 }
 
 /// Whether somebody wants a message. Under `state_`.
@@ -180,7 +188,7 @@ bool log_engine<Files>::is_wanted(const segment_ptr& s, std::uint64_t* live) {
         std::uint64_t here = kept < end ? end - kept : 0;
         const offset rest = std::min(end, kept);
         here += catalog_.wanted_in(r.stream, r.first, rest);
-        if (l != nullptr && catalog_.endpoint(catalog_.stream(r.stream).endpoint).shape.kind == endpoint_kind::topic) {
+        if (l != nullptr && !is_queue(r.stream)) {
             for (offset o = r.first; o < rest; ++o) { here += l->retains(o) && !catalog_.is_wanted(r.stream, o) ? 1 : 0; }
         }
         if (here != 0) { // less those that lie elsewhere by now
