@@ -98,6 +98,10 @@ const stretch& hit(const std::vector<stretch>& layout, std::uint64_t byte) {
     return *std::find_if(layout.begin(), layout.end(), [&](const stretch& s) { return byte < s.end; });
 }
 
+std::uint64_t last_batch_of(const std::vector<stretch>& layout) {
+    return std::find_if(layout.rbegin(), layout.rend(), [](const stretch& s) { return s.what == stretch::batch; })->first;
+}
+
 // Two queues, "a" and "b"; what is in them, and what was.
 struct known {
     std::vector<unsigned> a, b, dead, settled;
@@ -191,7 +195,7 @@ finding read_all(const disk& files, on_damage how) {
             }
             std::vector<mailroom::delivery<std::string>> held;
             mailroom::offset last = 0;
-            for (unsigned tries = 0; tries < 40; ++tries) {
+            for (unsigned tries = 0; tries < 200; ++tries) {
                 try {
                     auto d = q->try_receive();
                     if (!d) { break; }
@@ -287,7 +291,7 @@ TEST_CASE("journal damage: any single bit flipped") {
         const disk& original = closed ? small.files : small.killed;
         REQUIRE(judge(read_all(original.clone(), on_damage::refuse), small.now, [](unsigned) { return false; }, false) == "");
         const auto layout = layout_of(original.contents(segment_0));
-        const std::uint64_t last_batch = std::find_if(layout.rbegin(), layout.rend(), [](const stretch& s) { return s.what == stretch::batch; })->first;
+        const std::uint64_t last_batch = last_batch_of(layout);
         for (const std::string& path : original.files()) {
             CAPTURE(path);
             const bool is_segment = path == segment_0;
@@ -324,6 +328,246 @@ TEST_CASE("journal damage: any single bit flipped") {
                     CHECK(all_of(same) == before);
                 }
                 if (how == on_damage::salvage) { CHECK(goes_on(files) == ""); }
+            }
+        }
+    }
+}
+
+TEST_CASE("journal damage: every file cut at every byte") {
+    const small_journal small;
+    for (const bool closed : {true, false}) {
+        CAPTURE(closed);
+        const disk& original = closed ? small.files : small.killed;
+        const auto layout = layout_of(original.contents(segment_0));
+        for (const std::string& path : original.files()) {
+            CAPTURE(path);
+            const bool is_segment = path == segment_0;
+            const std::uint64_t length = original.contents(path).size();
+            for (std::uint64_t bytes = 0; bytes < std::min(length, is_segment ? layout.back().first + 64 : length); ++bytes) {
+                CAPTURE(bytes);
+                const disk files = original.clone();
+                disk(files).cut(path, bytes);
+                const contents before = all_of(files);
+                const finding careful = read_all(files.clone(), on_damage::refuse);
+                known expected = small.now;
+                if (is_segment && bytes < layout.back().first) {
+                    const auto after = small.at.upper_bound(bytes);
+                    expected = after != small.at.begin() ? std::prev(after)->second : known();
+                }
+                const auto nothing = [](unsigned) { return false; };
+                if (careful.refused) { // whoever closed it says how far it went
+                    CHECK(names_place(careful, path, 0, length));
+                    const disk same = files.clone();
+                    read_all(same, on_damage::refuse);
+                    CHECK(all_of(same) == before);
+                } else {
+                    CHECK(judge(careful, expected, nothing, false) == "");
+                    if (is_segment && bytes < layout.back().first) { CHECK_FALSE(closed); }
+                }
+                const finding saved = read_all(files.clone(), on_damage::salvage);
+                CHECK_FALSE(saved.refused);
+                // What is settled in a manifest stays settled, whatever was cut.
+                if (closed && is_segment) {
+                    CHECK(judge(saved, small.now, [&](unsigned id) {
+                        const auto s = std::find_if(layout.begin(), layout.end(), [&](const stretch& one) { return one.what == stretch::message && one.id == id; });
+                        return s->end > bytes;
+                    }, false) == "");
+                } else {
+                    CHECK(judge(saved, expected, nothing, false) == "");
+                }
+                CHECK(goes_on(files) == "");
+            }
+        }
+    }
+}
+
+namespace {
+
+// Several segments, each with a file beside it; every other message is settled.
+class large_journal {
+public:
+    explicit large_journal(unsigned first = 1, disk on = disk()) : files(on) {
+        manual_clock clock;
+        sim_journal j("data", options(clock), files);
+        sim_queue a(j, "a");
+        for (unsigned id = first; id < first + 60; ++id) {
+            a.send(parcel(id, 5000));
+            if (id % 2 == 0) { continue; }
+            now.a.push_back(id);
+        }
+        std::vector<mailroom::delivery<std::string>> all;
+        a.receive_many(all, 100);
+        for (auto& d : all) {
+            const unsigned id = parcel_id(d.body());
+            if (id % 2 == 0) {
+                d.ack();
+                now.settled.push_back(id);
+            } else {
+                d.release();
+            }
+        }
+        j.flush();
+        killed = files.clone();
+        killed.process_kill();
+        disk(killed).power_cut(1, loss::everything);
+    }
+    // Which messages lie in a segment.
+    static std::set<unsigned> in(const disk& d, const std::string& path) {
+        std::set<unsigned> ids;
+        for (const stretch& s : layout_of(d.contents(path))) {
+            if (s.what == stretch::message) { ids.insert(s.id); }
+        }
+        return ids;
+    }
+    std::vector<std::string> segments(const disk& d) const {
+        std::vector<std::string> all;
+        for (const std::string& name : d.files()) {
+            if (name.ends_with(".log")) { all.push_back(name); }
+        }
+        return all;
+    }
+    disk files, killed;
+    known now;
+};
+
+} // namespace
+
+TEST_CASE("journal damage: any bit of several segments and the files beside them") {
+    const large_journal large;
+    support::for_each_seed(1, [&](std::uint64_t seed) {
+        CAPTURE(seed);
+        support::dice chance(seed);
+        for (std::size_t i = 0; i < support::scaled(600); ++i) {
+            const bool closed = chance.percent(50);
+            const disk files = (closed ? large.files : large.killed).clone();
+            const auto names = files.files();
+            const std::string path = names[chance.below(static_cast<unsigned>(names.size()))];
+            const std::uint64_t length = files.contents(path).size();
+            if (length == 0) { continue; }
+            const std::uint64_t bit = chance.below(static_cast<unsigned>(length * 8));
+            CAPTURE(closed);
+            CAPTURE(path);
+            CAPTURE(bit);
+            const bool is_segment = path.ends_with(".log");
+            const auto layout = is_segment ? layout_of(files.contents(path)) : std::vector<stretch>();
+            const stretch s = is_segment ? hit(layout, bit / 8) : stretch{0, length, stretch::other};
+            if (is_segment && !closed && path == large.segments(files).back() && bit / 8 >= last_batch_of(layout)) { continue; } // taken for a torn write
+            disk(files).flip_bit(path, bit);
+            for (const on_damage how : {on_damage::refuse, on_damage::read_only, on_damage::salvage}) {
+                CAPTURE(static_cast<int>(how));
+                const finding f = read_all(files.clone(), how);
+                if (f.refused) {
+                    CHECK(how == on_damage::refuse);
+                    CHECK(names_place(f, path, s.first, s.end));
+                    continue;
+                }
+                const auto may_be_lost = [&](unsigned id) { return s.what == stretch::message && s.id == id; };
+                CHECK(judge(f, large.now, may_be_lost, s.what == stretch::settlements && !closed) == "");
+                if (is_segment && s.what != stretch::unused) { CHECK(names_place(f, path, s.first, s.end)); }
+            }
+            CHECK(goes_on(files) == "");
+        }
+        return true;
+    });
+}
+
+TEST_CASE("journal damage: segments swapped, doubled, missing, empty, zeros, of another journal, of another time") {
+    const large_journal large, other(1);
+    for (const bool closed : {true, false}) {
+        CAPTURE(closed);
+        const disk& original = closed ? large.files : large.killed;
+        const auto segments = large.segments(original), others = other.segments(other.files);
+        REQUIRE(segments.size() >= 4);
+        struct change {
+            const char* name;
+            std::function<std::vector<std::string>(disk&, std::size_t)> make; // the segments that are bad then
+        };
+        const change changes[] = {
+            {"swapped",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 const std::size_t k = (i + 1) % segments.size();
+                 const auto one = d.contents(segments[i]), two = d.contents(segments[k]);
+                 d.set_contents(segments[i], two);
+                 d.set_contents(segments[k], one);
+                 return {segments[i], segments[k]};
+             }},
+            {"one twice",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 d.set_contents(segments[i], d.contents(segments[(i + 1) % segments.size()]));
+                 return {segments[i]};
+             }},
+            {"missing",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 CHECK_FALSE(d.remove(segments[i]));
+                 CHECK_FALSE(d.sync_directory("data"));
+                 return {segments[i]};
+             }},
+            {"empty",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 d.set_contents(segments[i], {});
+                 return {segments[i]};
+             }},
+            {"zeros",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 d.set_contents(segments[i], std::vector<std::byte>(d.contents(segments[i]).size()));
+                 return {segments[i]};
+             }},
+            {"zeros after the header",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 auto bytes = d.contents(segments[i]);
+                 std::fill(bytes.begin() + 64, bytes.end(), std::byte{});
+                 d.set_contents(segments[i], bytes);
+                 return {segments[i]};
+             }},
+            {"of another journal",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 d.set_contents(segments[i], other.files.contents(others[i]));
+                 return {segments[i]};
+             }},
+            {"the body of another journal",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 auto bytes = other.files.contents(others[i]);
+                 const auto own = d.contents(segments[i]);
+                 std::copy_n(own.begin(), 64, bytes.begin());
+                 d.set_contents(segments[i], bytes);
+                 return {segments[i]};
+             }},
+            {"of a foreign program",
+             [&](disk& d, std::size_t i) -> std::vector<std::string> {
+                 const std::string text(5000, 'x');
+                 d.set_contents(segments[i], std::as_bytes(std::span(text)));
+                 return {segments[i]};
+             }},
+        };
+        for (const change& c : changes) {
+            for (std::size_t i = 0; i < segments.size(); ++i) {
+                CAPTURE(std::string(c.name));
+                CAPTURE(i);
+                disk files = original.clone();
+                std::set<unsigned> lost;
+                std::map<std::string, std::set<unsigned>> in;
+                for (const std::string& s : segments) { in[s] = large_journal::in(original, s); }
+                const auto bad = c.make(files, i);
+                for (const std::string& s : bad) { lost.insert(in[s].begin(), in[s].end()); }
+                const contents before = all_of(files);
+                const disk careful = files.clone();
+                const finding refused = read_all(careful, on_damage::refuse);
+                if (refused.refused) {
+                    CHECK(std::any_of(bad.begin(), bad.end(), [&](const std::string& s) { return refused.refused->find(s) != std::string::npos; }));
+                    CHECK(all_of(careful) == before);
+                }
+                for (const on_damage how : {on_damage::read_only, on_damage::salvage}) {
+                    const finding f = read_all(files.clone(), how);
+                    CHECK_FALSE(f.refused);
+                    // The settlements stood in the last segment: whoever loses these, has them back.
+                    const bool last_is_bad = std::find(bad.begin(), bad.end(), segments.back()) != bad.end();
+                    CHECK(judge(f, large.now, [&](unsigned id) { return lost.contains(id); }, last_is_bad && !closed) == "");
+                    for (const std::string& s : bad) {
+                        if (in[s].empty() && closed) { continue; }
+                        CHECK(names_place(f, s, 0, std::uint64_t{1} << 40));
+                    }
+                }
+                CHECK(goes_on(files) == "");
             }
         }
     }

@@ -239,3 +239,260 @@ TEST_CASE("journal faults: whichever sync fails, nothing is written any more; wh
         if (d == durability::commit) { CHECK(failures >= 20 * 19 / 2); }
     }
 }
+
+TEST_CASE("journal faults: a disk that is full works again once what is on it is settled") {
+    for (const std::uint64_t room : {400'000u, 600'000u, 1'000'000u}) {
+        for (const durability d : {durability::commit, durability::write}) {
+            CAPTURE(room);
+            CAPTURE(static_cast<int>(d));
+            const disk files;
+            disk(files).capacity(room);
+            manual_clock clock;
+            oracle o(d);
+            unsigned id = 0;
+            std::set<unsigned> refused;
+            {
+                sim_journal j("data", options(clock, d), files);
+                sim_queue q(j, "q"), rare(j, "rare");
+                rare.send("kept for long");
+                for (unsigned round = 0; round < 5; ++round) {
+                    CAPTURE(round);
+                    for (bool full = false; !full;) { // fills up
+                        o.sends(++id);
+                        try {
+                            o.accepted(id, q.send(parcel(id, 3000 + id % 7 * 500)));
+                            o.committed();
+                        } catch (const error& e) {
+                            CHECK(e.kind() == errc::io);
+                            refused.insert(id);
+                            o.refused(id);
+                            full = true;
+                        }
+                        REQUIRE(id < 5000);
+                    }
+                    unsigned received = 0;
+                    for (auto m = q.try_receive(); m; m = q.try_receive()) { // is emptied
+                        const unsigned got = parcel_id(m->body());
+                        if (refused.contains(got)) { FAIL_CHECK("received what was refused"); }
+                        o.settles(got);
+                        CHECK(m->ack());
+                        ++received;
+                    }
+                    CHECK(received >= room / 10'000);
+                    unsigned tries = 0;
+                    for (bool full = true; full; ++tries) { // works again, by itself
+                        REQUIRE(tries < 20);
+                        o.sends(++id);
+                        try {
+                            o.accepted(id, q.send(parcel(id, 3000)));
+                            o.committed();
+                            full = false;
+                        } catch (const error& e) {
+                            CHECK(e.kind() == errc::io);
+                            refused.insert(id);
+                            o.refused(id);
+                        }
+                    }
+                    CHECK(tries <= 3);
+                }
+                o.check(support::look_into(q), false);
+            }
+            disk(files).clear_faults();
+            sim_journal j("data", options(clock), files);
+            sim_queue q(j, "q"), rare(j, "rare");
+            o.check(support::look_into(q), true);
+            CHECK(rare.try_pop());
+            CHECK(j.verify().intact);
+        }
+    }
+}
+
+TEST_CASE("journal faults: whatever call of opening fails, it says which file, changes nothing that matters, and opens afterwards") {
+    for (const bool closed : {true, false}) {
+        CAPTURE(closed);
+        disk original;
+        oracle o;
+        {
+            manual_clock clock;
+            sim_journal j("data", options(clock), original);
+            sim_queue q(j, "q");
+            for (unsigned id = 1; id <= 30; ++id) {
+                o.sends(id);
+                o.accepted(id, q.send(parcel(id, 6000)));
+            }
+            if (!closed) {
+                original = original.clone();
+                original.process_kill();
+            }
+        }
+        using planner = std::function<void(disk&, std::uint64_t, std::error_code)>;
+        const std::pair<const char*, planner> plans[] = {
+            {"call", [](disk& d, std::uint64_t n, std::error_code e) { d.fail_call(n, e); }},
+            {"open", [](disk& d, std::uint64_t n, std::error_code e) { d.fail_open(n, e); }},
+            {"read", [](disk& d, std::uint64_t n, std::error_code e) { d.fail_read(n, e); }},
+            {"sync", [](disk& d, std::uint64_t n, std::error_code e) { d.fail_sync(n, e); }},
+        };
+        for (const auto& [what, plan] : plans) {
+            for (const auto code : {std::errc::io_error, std::errc::too_many_files_open, std::errc::interrupted}) {
+                unsigned failures = 0;
+                for (std::uint64_t n = 0; n < 40; ++n) {
+                    CAPTURE(std::string(what));
+                    CAPTURE(std::make_error_code(code).message());
+                    CAPTURE(n);
+                    disk files = original.clone();
+                    plan(files, n, std::make_error_code(code));
+                    try {
+                        manual_clock clock;
+                        sim_journal j("data", options(clock), files);
+                        sim_queue q(j, "q");
+                        files.clear_faults();
+                        CHECK_NOTHROW(o.check(support::look_into(q)));
+                    } catch (const error& e) {
+                        ++failures;
+                        CHECK(e.kind() == errc::io);
+                        CHECK(std::string(e.what()).find("data") != std::string::npos);
+                        CHECK(std::string(e.what()).find(std::make_error_code(code).message()) != std::string::npos);
+                    } catch (const std::exception& e) { FAIL_CHECK("not an error of ours: " << e.what()); }
+                    if (code == std::errc::interrupted) { CHECK(failures == 0); }
+                    files.clear_faults();
+                    files.process_kill();
+                    CHECK(what_is_wrong(files, o, true) == "");
+                }
+                CHECK((failures != 0) == (code != std::errc::interrupted));
+            }
+        }
+    }
+}
+
+TEST_CASE("journal faults: whatever call of making a journal fails, the next opening makes it") {
+    for (std::uint64_t n = 0; n < 20; ++n) {
+        CAPTURE(n);
+        disk files;
+        files.fail_call(n, no_space);
+        bool failed = false;
+        try {
+            manual_clock clock;
+            sim_journal j("data", options(clock), files);
+            sim_queue q(j, "q");
+        } catch (const error& e) {
+            CHECK(e.kind() == errc::io);
+            CHECK(std::string(e.what()).find("data") != std::string::npos);
+            failed = true;
+        }
+        if (n == 0) { CHECK(failed); }
+        files.clear_faults();
+        CHECK(what_is_wrong(files, oracle(), true) == "");
+    }
+}
+
+TEST_CASE("journal faults: a directory that is not ours, or not to be written to, is left as it is") {
+    manual_clock clock;
+    disk files;
+    {
+        sim_journal j("data", options(clock), files);
+        sim_queue q(j, "q");
+        q.send(parcel(1, 100));
+        CHECK(refusal_of(errc::in_use, [&] { sim_journal("data", options(clock), files); }) != "");
+        CHECK(refusal_of(errc::in_use, [&] { sim_journal("./data//", options(clock), files); }) != "");
+    }
+    SUBCASE("another process has the lock, until it is killed") {
+        disk::file lock;
+        REQUIRE_FALSE(files.open("data/LOCK", mailroom::detail::open_mode::write, lock));
+        REQUIRE_FALSE(files.lock(lock));
+        CHECK(refusal_of(errc::in_use, [&] { sim_journal("data", options(clock), files); }).find("data") != std::string::npos);
+        CHECK_NOTHROW(sim_journal("data", {.on_damage = mailroom::on_damage::refuse, .clock = &clock}, [&] {
+            lock = disk::file();
+            return files;
+        }()));
+    }
+    SUBCASE("a directory that cannot be written to") {
+        files.read_only(true);
+        const auto calls = files.calls();
+        CHECK(refusal_of(errc::io, [&] { sim_journal("data", options(clock), files); }).find("data") != std::string::npos);
+        sim_journal j("data", {.on_damage = mailroom::on_damage::read_only, .clock = &clock}, files);
+        sim_queue q(j, "q");
+        CHECK(support::look_into(q).alive.size() == 1);
+        CHECK(refusal_of(errc::unsupported, [&] { q.send("no"); }) != "");
+        CHECK(files.calls() <= calls + 1);
+    }
+    SUBCASE("files of somebody else") {
+        disk other;
+        REQUIRE_FALSE(other.make_directory("data"));
+        const std::string text = "dear diary";
+        other.set_contents("data/diary.txt", std::as_bytes(std::span(text)));
+        CHECK(refusal_of(errc::invalid, [&] { sim_journal("data", options(clock), other); }).find("diary.txt") != std::string::npos);
+        CHECK(other.files() == std::vector<std::string>{"data/diary.txt"});
+    }
+    SUBCASE("a file where the directory should be") {
+        disk other;
+        other.set_contents("data", {});
+        CHECK(refusal_of(errc::invalid, [&] { sim_journal("data", options(clock), other); }).find("data") != std::string::npos);
+    }
+    SUBCASE("nothing to read") {
+        disk other;
+        CHECK(refusal_of(errc::io, [&] { sim_journal("data", {.on_damage = mailroom::on_damage::read_only, .clock = &clock}, other); }) != "");
+        CHECK(other.files().empty());
+    }
+    for (const auto how : {mailroom::on_damage::refuse, mailroom::on_damage::read_only, mailroom::on_damage::salvage}) {
+        CAPTURE(static_cast<int>(how));
+        mailroom::journal_options o = options(clock);
+        o.on_damage = how;
+        SUBCASE("of a version to come") {
+            for (const std::string& name : files.files()) {
+                if (name.ends_with("LOCK") || name.ends_with(".old")) { continue; }
+                CAPTURE(name);
+                disk newer = files.clone();
+                auto bytes = newer.contents(name);
+                if (name.ends_with(".log")) {
+                    mailroom::detail::store_le(bytes.data() + 8, mailroom::detail::format_version + 1);
+                    mailroom::detail::store_le(bytes.data() + 56, mailroom::detail::checksum({bytes.data(), 56}, 0));
+                } else if (name.find("MANIFEST") != std::string::npos) {
+                    mailroom::detail::journal_id id{};
+                    std::memcpy(id.data(), bytes.data() + 24, id.size());
+                    mailroom::detail::store_le(bytes.data() + 16, mailroom::detail::format_version + 1);
+                    mailroom::detail::store_le(bytes.data(), mailroom::detail::checksum({bytes.data() + 8, bytes.size() - 8}, mailroom::detail::seed_of(id)));
+                } else {
+                    continue;
+                }
+                newer.set_contents(name, bytes);
+                std::vector<std::vector<std::byte>> before;
+                for (const std::string& n : newer.files()) { before.push_back(newer.contents(n)); }
+                const std::string why = refusal_of(errc::corrupt, [&] { sim_journal("data", o, newer); });
+                CHECK(why.find(name) != std::string::npos);
+                CHECK(why.find("version") != std::string::npos);
+                std::vector<std::vector<std::byte>> after;
+                for (const std::string& n : newer.files()) { after.push_back(newer.contents(n)); }
+                CHECK(before == after);
+            }
+        }
+    }
+    SUBCASE("a manifest that is missing, empty or of another") {
+        for (const bool both : {false, true}) {
+            for (const char* const what : {"missing", "empty", "text"}) {
+                CAPTURE(both);
+                CAPTURE(std::string(what));
+                disk bad = files.clone();
+                for (const char* const name : {"data/MANIFEST", "data/MANIFEST.old"}) {
+                    if (!both && std::string(name).ends_with("old")) { continue; }
+                    const std::string text(300, '#');
+                    if (std::string(what) == "missing") {
+                        REQUIRE_FALSE(bad.remove(name));
+                    } else if (std::string(what) == "empty") {
+                        bad.set_contents(name, {});
+                    } else {
+                        bad.set_contents(name, std::as_bytes(std::span(text)));
+                    }
+                }
+                const std::string why = refusal_of(errc::corrupt, [&] { sim_journal("data", options(clock), bad.clone()); });
+                if (both) { CHECK(why.find("MANIFEST") != std::string::npos); }
+                mailroom::journal_options o = options(clock);
+                o.on_damage = mailroom::on_damage::salvage;
+                sim_journal j("data", o, bad);
+                sim_queue q(j, "q");
+                CHECK(support::look_into(q).alive.size() == 1);
+                if (why != "") { CHECK_FALSE(j.recovered().damages.empty()); }
+                CHECK_NOTHROW(q.send(parcel(2, 10)));
+            }
+        }
+    }
+}

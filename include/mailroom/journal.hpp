@@ -124,7 +124,7 @@ public:
 private:
     template <class T, class Core>
     void enter(const std::string& name, Core* core) {
-        log_port::tenant t{name, std::string(type_name_v<T>), core, 1, [](void* c) noexcept { static_cast<Core*>(c)->end(); }};
+        log_port::tenant t{name, std::string(type_name_v<T>), core, 1, [](void* c) noexcept { static_cast<Core*>(c)->shut(); }};
         log_->tenants().push_back(std::move(t));
     }
     log_port::tenant* find(std::string_view name) noexcept {

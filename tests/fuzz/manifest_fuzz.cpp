@@ -79,7 +79,7 @@ void settle(engine& e, std::uint32_t cursor, offset first, std::uint64_t n) {
     wire_writer to(s.steps);
     for (const std::uint64_t v : {std::uint64_t{1}, first, n, std::uint64_t{2}, first + n}) { to.var(v); }
     trial{.attempt = 2, .dead = true, .due = 5, .first_failure = 3, .last_failure = 4, .reason = "because"}.write(to);
-    for (const std::uint64_t v : {4, 1, 2, 3}) { to.var(v); }
+    for (const std::uint64_t v : {4U, 1U, 2U, 3U}) { to.var(v); }
     e.mark(s);
     e.push_settlements();
     e.detach(s);
@@ -121,14 +121,6 @@ simulated_files make_disk() {
     static_cast<void>(e.open("queue", {}, schema{"order", 2, 78, "application/x-mailroom"}, [](const schema&) {}));
     little(e, queue, topic);
     return disk.clone();
-}
-
-std::string path_of(std::size_t which, const simulated_files& disk) {
-    std::vector<std::string> logs;
-    for (const std::string& f : disk.files()) {
-        if (f.ends_with(".log")) { logs.push_back(f); }
-    }
-    return logs.at(which);
 }
 
 /// Gives checksums to whatever has the outline of a segment, as one of journal `id` that begins at `first`; returns that of the last batch.

@@ -80,7 +80,7 @@ void settle(engine& e, std::uint32_t cursor, offset first, std::uint64_t n) {
     wire_writer to(s.steps);
     for (const std::uint64_t v : {std::uint64_t{1}, first, n, std::uint64_t{2}, first + n}) { to.var(v); }
     trial{.attempt = 2, .dead = true, .due = 5, .first_failure = 3, .last_failure = 4, .reason = "because"}.write(to);
-    for (const std::uint64_t v : {4, 1, 2, 3}) { to.var(v); }
+    for (const std::uint64_t v : {4U, 1U, 2U, 3U}) { to.var(v); }
     e.mark(s);
     e.push_settlements();
     e.detach(s);

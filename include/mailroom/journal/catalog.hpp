@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -48,6 +49,8 @@ struct stream_entry {
     std::uint32_t endpoint = 0; // the number of its first stream
     std::uint32_t partition = 0;
     offset next = 0;
+    offset timed_until = 0;                                             // no message from here on has a time to live, or a delay, of its own
+    std::int64_t expiry = std::numeric_limits<std::int64_t>::max(); // of those that have, none expires before
 };
 
 struct cursor_entry {
@@ -120,7 +123,7 @@ public:
         case record_kind::message: {
             stream_entry& s = known_stream(r.head.stream);
             s.next = std::max(s.next, r.head.offset + 1);
-            note_id(s, r);
+            note_properties(s, r);
             break;
         }
         case record_kind::moved: known_stream(r.head.stream); break;
@@ -189,7 +192,12 @@ public:
             write_shape(to, e.shape);
             to.var(e.schemas.size());
             for (const schema& s : e.schemas) { write_schema(to, s); }
-            for (std::uint32_t i = 0; i < e.shape.partitions; ++i) { to.var(streams_.at(number + i).next); }
+            for (std::uint32_t i = 0; i < e.shape.partitions; ++i) {
+                const stream_entry& s = streams_.at(number + i);
+                to.var(s.next);
+                to.var(s.timed_until);
+                to.i64(s.expiry);
+            }
             to.var(e.subscriptions.size());
             for (const auto& [name, s] : e.subscriptions) {
                 to.text(name);
@@ -219,7 +227,12 @@ public:
             if (c.names_.contains(e.name)) { fail(errc::corrupt, "an endpoint is declared twice"); }
             c.expect_free(number, e.shape.partitions, c.streams_, next_stream);
             c.add_streams(number, e.shape.partitions);
-            for (std::uint32_t i = 0; i < e.shape.partitions; ++i) { c.streams_.at(number + i).next = from.var(); }
+            for (std::uint32_t i = 0; i < e.shape.partitions; ++i) {
+                stream_entry& s = c.streams_.at(number + i);
+                s.next = from.var();
+                s.timed_until = from.var();
+                s.expiry = from.i64();
+            }
             for (std::size_t i = from.count(4); i != 0; --i) {
                 std::string name = from.text();
                 subscription_entry s;
@@ -309,7 +322,7 @@ private:
         if (first > end || n > end - first || (at != taken.end() && at->first < first + n)) { fail(errc::corrupt, "a number is given twice"); }
     }
     void add_streams(std::uint32_t number, std::uint32_t partitions) {
-        for (std::uint32_t i = 0; i < partitions; ++i) { streams_[number + i] = {number, i, 0}; }
+        for (std::uint32_t i = 0; i < partitions; ++i) { streams_[number + i] = {.endpoint = number, .partition = i}; }
         next_stream_ = std::max(next_stream_, number + partitions);
     }
     void subscribe(std::uint32_t number, wire_reader& from) {
@@ -331,13 +344,22 @@ private:
         for (std::uint32_t i = 0; i < e.shape.partitions; ++i) { cursors_.erase(at->second.first_cursor + i); }
         e.subscriptions.erase(at);
     }
-    void note_id(const stream_entry& s, const record& r) {
+    // What a message is sent with, as far as it concerns who keeps it.
+    void note_properties(stream_entry& s, const record& r) {
         if (r.head.properties == 0) { return; }
-        endpoint_entry& e = known_endpoint(s.endpoint);
-        if (e.shape.dedup_window == 0 && !e.shape.dedup_until_settled) { return; }
         bytes_view front = r.payload.first(r.head.properties);
         properties p = decode_properties(front);
-        if (!p.id.empty()) { e.ids.push_back({std::move(p.id), r.head.stream, r.head.offset, r.head.time}); }
+        if (p.delay > duration::zero() || p.time_to_live > duration::zero()) {
+            s.timed_until = std::max(s.timed_until, r.head.offset + 1);
+            if (p.time_to_live > duration::zero()) { s.expiry = std::min(s.expiry, later_than(r.head.time, p.time_to_live.count())); }
+        }
+        endpoint_entry& e = known_endpoint(s.endpoint);
+        const bool deduplicates = e.shape.dedup_window != 0 || e.shape.dedup_until_settled;
+        if (deduplicates && !p.id.empty()) { e.ids.push_back({std::move(p.id), r.head.stream, r.head.offset, r.head.time}); }
+    }
+    static std::int64_t later_than(std::int64_t t, std::int64_t by) noexcept {
+        constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
+        return t > never - by ? never : t + by;
     }
 
     stream_entry& known_stream(std::uint32_t number) { return known(streams_, number, "a message of an unknown stream"); }

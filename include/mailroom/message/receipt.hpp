@@ -50,6 +50,36 @@ private:
 
 } // namespace detail
 
+namespace detail {
+
+/// A counted reference to an outcome, or none.
+class outcome_ref {
+public:
+    outcome_ref() noexcept = default;
+    /// Takes over a reference.
+    explicit outcome_ref(pending_outcome* p) noexcept : pending_(p) {}
+    outcome_ref(const outcome_ref& other) noexcept : pending_(other.pending_) {
+        if (pending_ != nullptr) { pending_->refer(); }
+    }
+    outcome_ref(outcome_ref&& other) noexcept : pending_(std::exchange(other.pending_, nullptr)) {}
+    outcome_ref& operator=(outcome_ref other) noexcept {
+        std::swap(pending_, other.pending_);
+        return *this;
+    }
+    ~outcome_ref() { reset(); }
+    void reset() noexcept {
+        if (pending_ != nullptr) { std::exchange(pending_, nullptr)->unrefer(); }
+    }
+    pending_outcome* operator->() const noexcept { return pending_; }
+    pending_outcome& operator*() const noexcept { return *pending_; }
+    friend bool operator==(const outcome_ref& r, std::nullptr_t) noexcept { return r.pending_ == nullptr; }
+
+private:
+    pending_outcome* pending_ = nullptr;
+};
+
+} // namespace detail
+
 /// What `send_async` and `ack_async` answer. Discarding it does not undo the send.
 template <class Value>
 class basic_receipt {
@@ -127,9 +157,6 @@ private:
         std::coroutine_handle<> suspended_;
     };
 
-    struct unrefer {
-        void operator()(detail::pending_outcome* p) const noexcept { p->unrefer(); }
-    };
     void settle() const {
         const result<offset> done = pending_->outcome();
         outcome_ = done ? result<Value>(read_(*done)) : result<Value>(done.error());
@@ -137,7 +164,7 @@ private:
     }
 
     mutable result<Value> outcome_;
-    mutable std::unique_ptr<detail::pending_outcome, unrefer> pending_;
+    mutable detail::outcome_ref pending_;
     Value (*read_)(offset) = nullptr;
 };
 

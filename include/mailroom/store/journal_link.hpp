@@ -21,6 +21,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -89,12 +90,15 @@ public:
         log_->look([&](const catalog& c) {
             for (const schema& s : c.endpoint(endpoint).schemas) { decoders_.push_back(decoder_for<T>(s)); }
             if (const cursor_image* const image = c.image(cursor)) { before_ = *image; }
+            const stream_entry& s = c.stream(stream);
+            watched_.until = s.timed_until;
+            if (s.expiry != std::numeric_limits<std::int64_t>::max()) { watched_.expiry = times_.at(wall_point(s.expiry)); }
         });
         for (const auto& [o, t] : before_.trials()) { tried_until_ = o + 1; }
         suspects_until_ = log_->suspects_until(stream_);
     }
 
-    /// `core`, a stream's owner, is told from now on: `messages()`, `arrived(n)`, `refer()`, `unrefer()`, `end()`.
+    /// `core`, a stream's owner, is told from now on: `messages()`, `arrived(n)`, `refer()`, `unrefer()`, `shut()`.
     template <class Core>
     void attach(Core& core) {
         core_ = &core;
@@ -107,7 +111,7 @@ public:
                 static_cast<Core*>(c)->unrefer();
             }
         };
-        end_ = [](void* c) noexcept { static_cast<Core*>(c)->end(); };
+        shut_ = [](void* c) noexcept { static_cast<Core*>(c)->shut(); };
         log_->attach(stream_, *this);
         is_attached_ = true;
     }
@@ -198,6 +202,7 @@ public:
     }
     offset tried_until() const noexcept override { return tried_until_; }
     offset floor() const noexcept override { return before_.floor(); }
+    link_base::watched times_before() const noexcept override { return watched_; }
     std::uint64_t settled_before() const noexcept override { return before_.settled_ever(); }
     const cursor_image& before() const noexcept { return before_; }
     bool suspects(offset o) const noexcept override { return o < suspects_until_; }
@@ -275,7 +280,7 @@ private:
     void arrived(std::size_t n) noexcept override { arrived_(core_, n); }
     offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
     bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
-    void journal_closed() noexcept override { end_(core_); }
+    void journal_closed() noexcept override { shut_(core_); }
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
@@ -331,6 +336,7 @@ private:
     const timing times_;
     change_log own_changes_;
     cursor_image before_;
+    link_base::watched watched_;
     offset tried_until_ = 0;
     offset suspects_until_ = 0;
     std::uint16_t schema_ = 0;
@@ -345,7 +351,7 @@ private:
     stream<T>* head_ = nullptr;
     void (*arrived_)(void*, std::size_t) noexcept = nullptr;
     void (*refer_)(void*, bool) noexcept = nullptr;
-    void (*end_)(void*) noexcept = nullptr;
+    void (*shut_)(void*) noexcept = nullptr;
 
     std::mutex loading_;
     std::vector<failure> met_;

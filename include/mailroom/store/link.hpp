@@ -61,6 +61,12 @@ public:
     /// Beyond this, nothing was tried.
     virtual offset tried_until() const noexcept = 0;
     virtual offset floor() const noexcept = 0;
+    /// Messages before `until` may have times of their own; none expires before `expiry`, on the endpoint's clock.
+    struct watched {
+        offset until = 0;
+        duration expiry = duration::max();
+    };
+    virtual watched times_before() const noexcept = 0;
     /// How many were acknowledged.
     virtual std::uint64_t settled_before() const noexcept = 0;
 

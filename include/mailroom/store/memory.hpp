@@ -74,7 +74,7 @@ public:
 
     /// The endpoint goes. Deliveries that are out stay valid; the last of them, or of the consumers, frees this.
     void abandon() noexcept {
-        end();
+        shut();
         this->unrefer();
     }
     /// A handle goes. Several may share what lives in a journal.
@@ -88,7 +88,7 @@ public:
         this->unrefer();
     }
     /// Nothing can be done with it any more. One call has an effect.
-    void end() noexcept {
+    void shut() noexcept {
         if (gone_.load(std::memory_order_relaxed)) { return; }
         clock_.detach(*this);
         if (link_ != nullptr) { link_->push(); }
@@ -105,6 +105,7 @@ public:
         const auto settled = static_cast<std::int64_t>(link_->were_settled(0, head));
         bounds_.left(settled, -bytes);
         cursor_.restore(link_->tried_until());
+        if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
     }
     link<T>* journal() const noexcept { return link_.get(); }
     deduplicator* ids() noexcept { return known_ids_.get(); }

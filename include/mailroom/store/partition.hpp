@@ -108,7 +108,7 @@ public:
     }
     void refer() noexcept { owner_.hold(); }
     void unrefer() noexcept { owner_.let_go(); }
-    void end() noexcept {}
+    void shut() noexcept {}
     /// Takes up what is stored: what the rules retain of it. Reads all of it where they go by keys, some where they go by bytes.
     void restore() {
         if (rules_.compact) {

@@ -77,7 +77,9 @@ public:
 
     /// Takes up what was noted before. May throw std::bad_alloc.
     void restore() {
-        if (noted_ != nullptr) { cursor_.restore(noted_->tried_until()); }
+        if (noted_ == nullptr) { return; }
+        cursor_.restore(noted_->tried_until());
+        if (const auto before = noted_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
     }
 
     template <class Sink>

@@ -106,11 +106,11 @@ public:
 
     /// The endpoint goes, and with it all subscriptions; deliveries that are out stay valid.
     void abandon() noexcept {
-        end();
+        shut();
         this->unrefer();
     }
     /// Nothing can be done with it any more. One call has an effect.
-    void end() noexcept {
+    void shut() noexcept {
         if (gone_.load(std::memory_order_relaxed)) { return; }
         if (stored_ != nullptr) { stored_->push(); }
         common_.time.clock().detach(*this);
