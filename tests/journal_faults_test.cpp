@@ -11,6 +11,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -31,6 +34,7 @@ using support::parcel_id;
 using support::sim_journal;
 using support::sim_queue;
 using namespace std::chrono_literals;
+namespace format = mailroom::detail;
 
 namespace {
 
@@ -52,6 +56,12 @@ std::string refusal_of(errc kind, Call call) {
         return e.what();
     }
     return {};
+}
+
+std::map<std::string, std::vector<std::byte>> all_of(const disk& files) {
+    std::map<std::string, std::vector<std::byte>> all;
+    for (const std::string& name : files.files()) { all.emplace(name, files.contents(name)); }
+    return all;
 }
 
 // What is alive, by a fresh look at the disk.
@@ -376,7 +386,7 @@ TEST_CASE("journal faults: whatever call of making a journal fails, the next ope
             sim_queue q(j, "q");
         } catch (const error& e) {
             CHECK(e.kind() == errc::io);
-            CHECK(std::string(e.what()).find("data") != std::string::npos);
+            CHECK(std::string(e.what()).find(n == 2 ? "cannot sync ." : "data") != std::string::npos); // the directory above
             failed = true;
         }
         if (n == 0) { CHECK(failed); }
@@ -433,36 +443,32 @@ TEST_CASE("journal faults: a directory that is not ours, or not to be written to
         CHECK(refusal_of(errc::io, [&] { sim_journal("data", {.on_damage = mailroom::on_damage::read_only, .clock = &clock}, other); }) != "");
         CHECK(other.files().empty());
     }
-    for (const auto how : {mailroom::on_damage::refuse, mailroom::on_damage::read_only, mailroom::on_damage::salvage}) {
-        CAPTURE(static_cast<int>(how));
-        mailroom::journal_options o = options(clock);
-        o.on_damage = how;
-        SUBCASE("of a version to come") {
+    SUBCASE("of a version to come") {
+        for (const auto how : {mailroom::on_damage::refuse, mailroom::on_damage::read_only, mailroom::on_damage::salvage}) {
+            CAPTURE(static_cast<int>(how));
+            mailroom::journal_options o = options(clock);
+            o.on_damage = how;
             for (const std::string& name : files.files()) {
-                if (name.ends_with("LOCK") || name.ends_with(".old")) { continue; }
                 CAPTURE(name);
                 disk newer = files.clone();
                 auto bytes = newer.contents(name);
                 if (name.ends_with(".log")) {
-                    mailroom::detail::store_le(bytes.data() + 8, mailroom::detail::format_version + 1);
-                    mailroom::detail::store_le(bytes.data() + 56, mailroom::detail::checksum({bytes.data(), 56}, 0));
-                } else if (name.find("MANIFEST") != std::string::npos) {
-                    mailroom::detail::journal_id id{};
+                    format::store_le(bytes.data() + 8, format::format_version + 1);
+                    format::store_le(bytes.data() + 56, format::checksum({bytes.data(), 56}, 0));
+                } else if (name.ends_with("MANIFEST")) {
+                    format::journal_id id{};
                     std::memcpy(id.data(), bytes.data() + 24, id.size());
-                    mailroom::detail::store_le(bytes.data() + 16, mailroom::detail::format_version + 1);
-                    mailroom::detail::store_le(bytes.data(), mailroom::detail::checksum({bytes.data() + 8, bytes.size() - 8}, mailroom::detail::seed_of(id)));
+                    format::store_le(bytes.data() + 16, format::format_version + 1);
+                    format::store_le(bytes.data(), format::checksum({bytes.data() + 8, bytes.size() - 8}, format::seed_of(id)));
                 } else {
                     continue;
                 }
                 newer.set_contents(name, bytes);
-                std::vector<std::vector<std::byte>> before;
-                for (const std::string& n : newer.files()) { before.push_back(newer.contents(n)); }
+                const auto before = all_of(newer);
                 const std::string why = refusal_of(errc::corrupt, [&] { sim_journal("data", o, newer); });
                 CHECK(why.find(name) != std::string::npos);
                 CHECK(why.find("version") != std::string::npos);
-                std::vector<std::vector<std::byte>> after;
-                for (const std::string& n : newer.files()) { after.push_back(newer.contents(n)); }
-                CHECK(before == after);
+                CHECK(all_of(newer) == before);
             }
         }
     }
@@ -495,4 +501,175 @@ TEST_CASE("journal faults: a directory that is not ours, or not to be written to
             }
         }
     }
+}
+
+namespace {
+
+// A clock whose wall can be set, as an operator does; the time that passes does not jump.
+class clock_that_is_set final : public mailroom::clock {
+public:
+    manual_clock inner;
+    mailroom::duration offset{};
+
+    mailroom::duration now() const noexcept override { return inner.now(); }
+    mailroom::duration coarse() const noexcept override { return inner.coarse(); }
+    mailroom::time_point wall() const noexcept override { return inner.wall() + std::chrono::duration_cast<mailroom::time_point::duration>(offset); }
+    void park(std::atomic<std::uint32_t>& word, std::uint32_t expected, mailroom::duration deadline) noexcept override { inner.park(word, expected, deadline); }
+    void unpark(std::atomic<std::uint32_t>& word) noexcept override { inner.unpark(word); }
+    void relax(unsigned round) noexcept override { inner.relax(round); }
+    void attach(mailroom::timed& endpoint) override { inner.attach(endpoint); }
+    void detach(mailroom::timed& endpoint) noexcept override { inner.detach(endpoint); }
+};
+
+} // namespace
+
+TEST_CASE("journal faults: the wall clock jumps a day either way") {
+    for (const mailroom::duration jump : {mailroom::duration(24h), mailroom::duration(-24h)}) {
+        CAPTURE(jump.count());
+        disk files;
+        clock_that_is_set clock;
+        const mailroom::journal_options o{.segment_bytes = 64 << 10, .clock = &clock};
+        mailroom::offset next = 0;
+        {
+            sim_journal j("data", o, files);
+            sim_queue q(j, "q", {.lease = 10s});
+            for (unsigned id = 1; id <= 20; ++id) { CHECK(q.send(parcel(id, 6000)) == next++); }
+            q.send(parcel(21, 10), {.delay = 5s});
+            ++next;
+            auto held = q.try_receive();
+            REQUIRE(held);
+            CHECK(parcel_id(held->body()) == 1);
+            clock.offset = jump;
+            for (unsigned id = 22; id <= 40; ++id) { CHECK(q.send(parcel(id, 6000)) == next++); }
+            clock.inner.advance(4s); // neither the lease nor the delay is over
+            for (unsigned id = 2; id <= 20; ++id) {
+                auto d = q.try_receive();
+                REQUIRE(d);
+                CHECK(parcel_id(d->body()) == id);
+                d->ack();
+            }
+            auto d = q.try_receive();
+            REQUIRE(d);
+            CHECK(parcel_id(d->body()) == 22);
+            d->release();
+            clock.inner.advance(1s);
+            d = q.try_receive();
+            REQUIRE(d);
+            CHECK(parcel_id(d->body()) == 21);
+            d->ack();
+            clock.inner.advance(5s);
+            d = q.try_receive();
+            REQUIRE(d);
+            CHECK(parcel_id(d->body()) == 1);
+            CHECK(d->attempt() == 2);
+            CHECK_FALSE(held->ack());
+            d->ack();
+            j.flush();
+            files = files.clone();
+            files.power_cut(1, loss::random);
+        }
+        clock.offset = -jump;
+        sim_journal j("data", o, files);
+        sim_queue q(j, "q");
+        CHECK(q.send(parcel(41, 10)) == next);
+        for (unsigned id = 22; id <= 41; ++id) {
+            auto d = q.try_receive();
+            REQUIRE(d);
+            CHECK(parcel_id(d->body()) == id);
+            d->ack();
+        }
+        CHECK_FALSE(q.try_receive());
+        CHECK(j.verify().intact);
+    }
+}
+
+TEST_CASE("journal faults: a message whose process dies each time is given up on") {
+    for (const bool first_is_clean : {true, false}) {
+        for (const bool power : {true, false}) {
+            CAPTURE(first_is_clean);
+            CAPTURE(power);
+            disk files;
+            {
+                manual_clock clock;
+                sim_journal j("data", options(clock), files);
+                sim_queue q(j, "q");
+                q.send(parcel(1, 10));
+                q.send(parcel(2, 10));
+                if (!first_is_clean) {
+                    files = files.clone();
+                    files.process_kill();
+                }
+            }
+            unsigned deaths = 0;
+            std::uint32_t last = 0;
+            for (bool alive = true; alive;) {
+                REQUIRE(deaths < 6);
+                disk next;
+                {
+                    manual_clock clock;
+                    sim_journal j("data", options(clock), files);
+                    sim_queue q(j, "q", {.retry = {.max_attempts = 3}});
+                    auto d = q.try_receive();
+                    REQUIRE(d);
+                    if (parcel_id(d->body()) == 2) {
+                        alive = false;
+                        CHECK(q.statistics().dead == 1);
+                        auto dead = q.dead().try_receive();
+                        REQUIRE(dead);
+                        CHECK(parcel_id(dead->body()) == 1);
+                        CHECK(dead->attempts() == 3);
+                        break;
+                    }
+                    CHECK(parcel_id(d->body()) == 1);
+                    if (deaths > 1) { CHECK(d->attempt() == last + 1); }
+                    last = d->attempt();
+                    next = files.clone();
+                    if (power) {
+                        next.power_cut(deaths, loss::nothing);
+                    } else {
+                        next.process_kill();
+                    }
+                    d->release(); // nobody sees that
+                }
+                files = next;
+                ++deaths;
+            }
+            CHECK(deaths >= 3);
+            CHECK(deaths <= (first_is_clean ? 4u : 3u));
+        }
+    }
+}
+
+TEST_CASE("journal faults: attempts and dead letters survive restarts") {
+    disk files;
+    for (std::uint32_t life = 1; life <= 4; ++life) {
+        CAPTURE(life);
+        manual_clock clock(1h * life);
+        sim_journal j("data", options(clock), files);
+        sim_queue q(j, "q", {.retry = {.max_attempts = 4, .initial = 1min, .multiplier = 1}});
+        if (life == 1) { q.send(parcel(1, 10)); }
+        auto d = q.try_receive();
+        REQUIRE(d);
+        CHECK(d->attempt() == life);
+        d->nack();
+        CHECK_FALSE(q.try_receive());
+        if (life % 2 == 0) { // once the process is killed, once it ends
+            j.flush();
+            disk after = files.clone();
+            after.process_kill();
+            files = after;
+        }
+    }
+    manual_clock clock(10h);
+    sim_journal j("data", options(clock), files);
+    sim_queue q(j, "q");
+    CHECK_FALSE(q.try_receive());
+    auto dead = q.dead().try_receive();
+    REQUIRE(dead);
+    CHECK(dead->attempts() == 4);
+    dead->release();
+    CHECK(q.dead().redrive(1) == 1);
+    auto d = q.try_receive();
+    REQUIRE(d);
+    CHECK(d->attempt() == 1);
 }

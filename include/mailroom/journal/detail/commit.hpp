@@ -326,7 +326,11 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
             a.listener->arrived(a.n);
             a.listener->let_go();
         }
-        if (why.kind() == errc{} && now.records != 0) { tend(); }
+        if (why.kind() == errc{} && now.records != 0) {
+            tend();
+        } else if (why.kind() == errc::io && no_space_.exchange(false)) {
+            make_space();
+        }
         lock.lock();
         if (!again) { return; }
         may_gather = false;
@@ -379,6 +383,7 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
             const bytes_view zeros(nothing);
             static_cast<void>(write_all(files_, *current_file_, at, {&zeros, 1}));
             incarnation_.fetch_add(1);
+            note_space(ec);
             try {
                 return io_failure("cannot write to", current_->path(), ec);
             } catch (...) { return errc::io; }

@@ -42,6 +42,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -70,6 +71,19 @@ private:
         static table* const one = new table; // never destroyed: a journal may be closed by the destructor of a static object
         return *one;
     }
+};
+
+/// A lock that the one who holds it may try to take again, in vain: upkeep commits, and whoever commits looks whether there is upkeep.
+class upkeep_lock {
+public:
+    bool try_lock() noexcept { return !held_.exchange(true, std::memory_order_acquire); }
+    void lock() noexcept {
+        while (!try_lock()) { std::this_thread::yield(); } // rare, and for a few writes
+    }
+    void unlock() noexcept { held_.store(false, std::memory_order_release); }
+
+private:
+    std::atomic<bool> held_{false};
 };
 
 template <class Files>
@@ -206,6 +220,8 @@ private:
     failure make_room(std::uint64_t base, std::size_t n) noexcept;
     failure rotate(std::uint64_t base) noexcept;
     void tend() noexcept;
+    void note_space(const std::error_code& ec) noexcept;
+    void make_space() noexcept;
     void write_indexes();
     failure checkpoint(bool clean);
     std::vector<std::byte> encode_state(bool clean);
@@ -287,7 +303,7 @@ private:
     std::uint64_t applied_chain_ = 0;
     std::uint64_t applied_durable_ = 0;
 
-    std::mutex upkeep_; // one does it at a time
+    upkeep_lock upkeep_; // one does it at a time
     std::uint64_t checkpointed_ = 0;
     std::vector<segment_ptr> unindexed_; // sealed, the file beside them not written; under `state_`
     struct doomed {
@@ -296,6 +312,7 @@ private:
     };
     std::vector<doomed> doomed_;
     std::atomic<bool> has_spare_{false};
+    std::atomic<bool> no_space_{false}; // the last failure was that
     std::atomic<std::uint64_t> segments_freed_{0};
     std::vector<std::weak_ptr<segment<Files>>> recently_opened_;
 };

@@ -71,13 +71,19 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         } else {
             auto ec = until_done([&] { return files_.open(path, open_mode::create, *f); });
             if (ec == std::errc::file_exists) { ec = until_done([&] { return files_.open(path, open_mode::write, *f); }); } // of a try that failed
-            if (ec) { return io_failure("cannot make", path, ec); }
+            if (ec) {
+                note_space(ec);
+                return io_failure("cannot make", path, ec);
+            }
         }
         std::array<std::byte, segment_header::size> head;
         segment_header{.id = id_, .first = base, .incarnation = incarnation_}.encode(head.data());
         const bytes_view all(head);
         auto ec = write_all(files_, *f, 0, {&all, 1});
-        if (ec) { return io_failure("cannot make", path, ec); }
+        if (ec) {
+            note_space(ec);
+            return io_failure("cannot make", path, ec);
+        }
         ec = until_done([&] { return files_.sync_all(*f); });
         if (!ec) { ec = until_done([&] { return files_.sync_directory(directory_); }); }
         if (ec) {
@@ -121,6 +127,29 @@ void log_engine<Files>::tend() noexcept {
         retire();
         if (checkpoint(false).kind() == errc{}) { remove_doomed(); }
     } catch (...) {} // no memory: at the next commit
+}
+
+template <class Files>
+void log_engine<Files>::note_space(const std::error_code& ec) noexcept {
+    if (ec == std::errc::no_space_on_device) { no_space_.store(true); }
+}
+
+/// The disk is full: what is settled is written down alone, and the segments that nobody wants go at once.
+template <class Files>
+void log_engine<Files>::make_space() noexcept {
+    const std::unique_lock lock(upkeep_, std::try_to_lock);
+    if (!lock.owns_lock() || closed_.load(std::memory_order_relaxed)) { return; }
+    try {
+        flush();
+    } catch (...) {} // not even that fits: what is settled already may do
+    try {
+        if (retire() == 0 && doomed_.empty()) { return; }
+        for (int i = 0; i < 2; ++i) {
+            if (checkpoint(false).kind() != errc{}) { return; }
+            remove_doomed();
+        }
+    } catch (...) {} // no memory: the next that fails tries again
+    no_space_.store(false);
 }
 
 /// The places of messages in sealed segments go from memory into files. Not synced: what is missing is made again.

@@ -1,0 +1,59 @@
+// What this process takes: memory, threads, and what it hands to the disk.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#if defined(__GLIBC__)
+# include <malloc.h>
+#endif
+
+namespace bench {
+
+#if defined(__GLIBC__)
+/// Bytes the allocator has handed out, its own overhead included.
+inline double allocated() {
+    const auto info = mallinfo2();
+    return static_cast<double>(info.uordblks + info.hblkhd);
+}
+inline void give_back() { malloc_trim(0); }
+#else
+inline double allocated() { return 0; }
+inline void give_back() {}
+#endif
+
+/// Bytes of the pages it has.
+inline double resident() {
+    std::ifstream in("/proc/self/statm");
+    double all = 0, here = 0;
+    in >> all >> here;
+    return here * 4096;
+}
+
+inline double threads_running() {
+    double n = 0;
+    for (auto at = std::filesystem::directory_iterator("/proc/self/task"); at != std::filesystem::directory_iterator(); ++at) { ++n; }
+    return n;
+}
+
+/// Bytes since the process began (Linux).
+struct written {
+    double to_system = 0; // by calls that write
+    double to_disk = 0;   // pages made dirty: what has to reach the disk, less what was cut off before it did
+
+    static written now() {
+        written w;
+        std::ifstream in("/proc/self/io");
+        std::string key;
+        for (double value = 0; in >> key >> value;) {
+            if (key == "wchar:") { w.to_system = value; }
+            if (key == "write_bytes:") { w.to_disk = value; }
+        }
+        return w;
+    }
+    written since(const written& before) const { return {to_system - before.to_system, to_disk - before.to_disk}; }
+};
+
+} // namespace bench
