@@ -4,49 +4,21 @@
 #include "support/bodies.hpp"
 #include "support/machine.hpp"
 #include "support/ours.hpp"
+#include "support/process.hpp"
 #include "support/results.hpp"
 #include "support/rivals.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <deque>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#if defined(__GLIBC__)
-# include <malloc.h>
-#endif
-
 namespace {
 
 using namespace bench;
-
-#if defined(__GLIBC__)
-double allocated() {
-    const auto info = mallinfo2();
-    return static_cast<double>(info.uordblks + info.hblkhd);
-}
-void give_back() { malloc_trim(0); }
-#else
-double allocated() { return 0; }
-void give_back() {}
-#endif
-
-double resident() {
-    std::ifstream in("/proc/self/statm");
-    double all = 0, here = 0;
-    in >> all >> here;
-    return here * 4096;
-}
-double threads() {
-    double n = 0;
-    for (auto at = std::filesystem::directory_iterator("/proc/self/task"); at != std::filesystem::directory_iterator(); ++at) { ++n; }
-    return n;
-}
 
 template <class Queue>
 void push(Queue& q, std::uint64_t i) {
@@ -95,7 +67,7 @@ template <class Queue>
 std::vector<double> idle(std::size_t n) {
     give_back();
     std::vector<double> all;
-    const double threads_before = threads();
+    const double threads_before = threads_running();
     for (const std::size_t messages : {std::size_t{0}, std::size_t{100}, std::size_t{1000}}) {
         std::vector<std::unique_ptr<Queue>> queues;
         queues.reserve(n);
@@ -108,7 +80,7 @@ std::vector<double> idle(std::size_t n) {
             if (taken != messages) { give_up("messages were lost or doubled (idle)"); }
         }
         all.push_back((allocated() - before) / static_cast<double>(n));
-        if (messages == 0) { all.push_back(threads() - threads_before); }
+        if (messages == 0) { all.push_back(threads_running() - threads_before); }
     }
     return all;
 }

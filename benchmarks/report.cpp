@@ -126,6 +126,7 @@ struct table {
     std::string name, title, unit, baseline, command;
     bool more_is_better = true;
     std::vector<double> canary;
+    std::string canary_unit;
     std::vector<std::pair<std::string, std::vector<double>>> rows;
 
     const std::vector<double>* find(const std::string& row) const {
@@ -170,7 +171,8 @@ measured read(const std::filesystem::path& folder) {
             table out{t.at("name").text,       t.at("title").text,
                       t.at("unit").text,       t.at("baseline").text,
                       v.at("command").text,    t.at("more_is_better").text == "true",
-                      numbers(t.at("canary")), {}};
+                      numbers(t.at("canary")), t.members.contains("canary_unit") ? t.at("canary_unit").text : "ns",
+                      {}};
             for (const value& r : t.at("rows").list) { out.rows.emplace_back(r.at("name").text, numbers(r.at("figures"))); }
             all.tables.push_back(std::move(out));
         }
@@ -182,7 +184,7 @@ measured read(const std::filesystem::path& folder) {
 
 std::string markdown(const table& t) {
     std::string out = "**" + t.title + "** (`" + t.command + " --only " + t.name + "`";
-    if (!t.canary.empty()) { out += "; canary " + to_text(spread_of(t.canary)) + " ns"; }
+    if (!t.canary.empty()) { out += "; canary " + to_text(spread_of(t.canary)) + " " + t.canary_unit; }
     const std::vector<double>* const base = t.find(t.baseline);
     out += ")\n\n| | " + t.unit + " |" + (base != nullptr ? " ratio to " + t.baseline + " |\n|---|---|---|\n" : "\n|---|---|\n");
     for (const auto& [name, figures] : t.rows) {

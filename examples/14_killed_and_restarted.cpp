@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +20,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -39,7 +41,7 @@ constexpr int jobs = 200;
 constexpr int bomb = 60;                                // whoever has this one in hand is killed
 constexpr std::array plan{25, 12, 0, 0, 0, 31, 8, 47};  // so many jobs each worker is given before it is killed; 0: only the bomb kills it
 constexpr int confirm_every = 10;
-const mailroom::queue_options<job> options{.retry = {.max_attempts = 3, .initial = 0ms}};
+const mailroom::queue_options<job> rules{.retry = {.max_attempts = 3, .initial = 0ms}};
 
 /// What a worker says to its parent.
 struct report {
@@ -53,7 +55,7 @@ struct report {
 int work(const char* directory, int parent) {
     const auto say = [parent](const report& r) { return ::write(parent, &r, sizeof r) == ssize_t(sizeof r); };
     mailroom::journal disk(directory);
-    job_queue todo(disk, "jobs", options);
+    job_queue todo(disk, "jobs", rules);
     for (int done = 1; auto d = todo.try_receive(); ++done) {
         char nod = 0;
         if (!say({report::in_hand, d->body().id, d->attempt()}) || ::read(parent, &nod, 1) != 1) { return 1; }
@@ -148,7 +150,7 @@ bool one_life(int number, const child& worker, int quota, ledger& books) {
 int run(const char* program, const std::filesystem::path& directory) {
     {
         mailroom::journal disk(directory);
-        job_queue todo(disk, "jobs", options);
+        job_queue todo(disk, "jobs", rules);
         std::vector<job> all;
         for (int id = 1; id <= jobs; ++id) { all.push_back({id}); }
         todo.send_many(all); // one commit
@@ -163,15 +165,13 @@ int run(const char* program, const std::filesystem::path& directory) {
     }
 
     mailroom::journal disk(directory);
-    job_queue todo(disk, "jobs", options);
+    job_queue todo(disk, "jobs", rules);
     const mailroom::stats s = todo.statistics();
     int twice = 0, lost = 0, dead = 0;
     for (const auto& [id, times] : books.done) { twice += times > 1 ? 1 : 0; }
-    while (const auto letter = todo.dead().try_receive()) {
+    if (const auto letter = todo.dead().try_receive()) { // put back by the destructor
         std::printf("dead letter: job %d after %u attempts: %s\n", letter->body().id, letter->attempts(), letter->reason().c_str());
-        dead += letter->body().id == bomb ? 1 : 0;
-        letter->release();
-        break;
+        dead = letter->body().id == bomb ? 1 : 0;
     }
     for (int id = 1; id <= jobs; ++id) { lost += books.done.contains(id) || (id == bomb && dead == 1) ? 0 : 1; }
     std::printf("%d jobs were done more than once: without a confirmation nobody knew that they had been\n", twice);

@@ -8,9 +8,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -44,9 +46,9 @@ struct history {
     const char* name;
     mailroom::durability promise;
     std::size_t steps;
-    unsigned sends;    // of a hundred steps
-    unsigned large;    // of a hundred messages: some KiB
-    bool tidies;       // compacts, flushes
+    unsigned sends; // of a hundred steps
+    unsigned large; // of a hundred messages: some KiB
+    bool tidies;    // compacts, flushes
 };
 
 // One life of a process, by its seed: sends in every way, receives, acknowledges, fails, rejects, waits.
@@ -208,7 +210,8 @@ void check(const history& h, const disk& files, const notes& n, const crash_poin
             for (const auto& [at, id] : found.alive) { left[i].push_back(id); }
         }
         if (const auto v = j.verify(); !v.intact) {
-            throw std::runtime_error("verify: " + v.damages.front().file + ", byte " + std::to_string(v.damages.front().byte) + ": " + v.damages.front().what);
+            throw std::runtime_error("verify: " + v.damages.front().file + ", byte " + std::to_string(v.damages.front().byte) + ": " +
+                                     v.damages.front().what);
         }
         if (!whole) { return; }
         for (std::size_t i = 0; i < queues; ++i) {
@@ -223,7 +226,10 @@ void check(const history& h, const disk& files, const notes& n, const crash_poin
                 d->ack();
             }
             std::sort(got.begin(), got.end());
-            if (got != left[i]) { throw std::runtime_error("after the crash " + std::to_string(got.size()) + " of " + std::to_string(left[i].size()) + " were received"); }
+            if (got != left[i]) {
+                throw std::runtime_error("after the crash " + std::to_string(got.size()) + " of " + std::to_string(left[i].size()) +
+                                         " were received");
+            }
             left[i].clear();
         }
         j.flush();
@@ -235,7 +241,10 @@ void check(const history& h, const disk& files, const notes& n, const crash_poin
         sim_queue q(j, "queue " + std::to_string(i), life::options());
         std::vector<unsigned> there;
         for (const auto& [at, id] : support::look_into(q).alive) { there.push_back(id); }
-        if (there != left[i]) { throw std::runtime_error("after the second opening " + std::to_string(there.size()) + " are there, not " + std::to_string(left[i].size())); }
+        if (there != left[i]) {
+            throw std::runtime_error("after the second opening " + std::to_string(there.size()) + " are there, not " +
+                                     std::to_string(left[i].size()));
+        }
     }
 }
 
@@ -243,8 +252,9 @@ void explore(const history& h, std::uint64_t seed, const crash_options& o) {
     CAPTURE(std::string(h.name));
     CAPTURE(seed);
     unsigned checks = 0;
-    const auto found = crash_explorer(o).explore<notes>([&](disk files, notes& n) { life(h, std::move(files), n, seed).run(); },
-                                                        [&](disk files, const notes& n, const crash_point& p) { check(h, files, n, p, ++checks % 4 == 0); });
+    const auto found =
+        crash_explorer(o).explore<notes>([&](disk files, notes& n) { life(h, std::move(files), n, seed).run(); },
+                                         [&](disk files, const notes& n, const crash_point& p) { check(h, files, n, p, ++checks % 4 == 0); });
     INFO(found.text());
     CHECK(found.passed);
     CHECK(found.calls > h.steps / 4);
@@ -252,9 +262,12 @@ void explore(const history& h, std::uint64_t seed, const crash_options& o) {
 
 // Few and small; some KiB, so that segments follow each other; mostly settled, so that space is given back.
 constexpr history histories[] = {
-    {"small", durability::commit, 40, 50, 10, true},      {"rotating", durability::commit, 90, 60, 80, false},
-    {"tidy", durability::commit, 160, 45, 80, true},      {"written", durability::write, 90, 55, 70, true},
-    {"gathered", durability::none, 90, 55, 70, true},     {"written, never flushed", durability::write, 90, 60, 80, false},
+    {"small", durability::commit, 40, 50, 10, true},
+    {"rotating", durability::commit, 90, 60, 80, false},
+    {"tidy", durability::commit, 160, 45, 80, true},
+    {"written", durability::write, 90, 55, 70, true},
+    {"gathered", durability::none, 90, 55, 70, true},
+    {"written, never flushed", durability::write, 90, 60, 80, false},
     {"gathered, never flushed", durability::none, 120, 60, 80, false},
 };
 
@@ -284,4 +297,144 @@ TEST_CASE("journal crashes: once more while it recovers, or soon after") {
             return true;
         });
     }
+}
+
+namespace {
+
+// What a scenario of its own notes: one queue.
+struct one_queue {
+    oracle o;
+    std::map<unsigned, mailroom::offset> first_answer;
+};
+mailroom::journal_options small_segments(manual_clock& c) { return {.segment_bytes = 64 << 10, .clock = &c}; }
+
+} // namespace
+
+TEST_CASE("journal crashes: what is sent again with its id is there once") {
+    const mailroom::queue_options<std::string> once{.retry = {.max_attempts = 0}, .deduplicate = {.window = 1h}};
+    const auto program = [&](disk files, one_queue& n) {
+        manual_clock clock;
+        sim_journal j("data", small_segments(clock), files);
+        sim_queue q(j, "q", once);
+        n.o.begins();
+        for (unsigned id = 1; id <= 24; ++id) { // each life sends the same
+            if (!n.o.fates.contains(id)) { n.o.sends(id); }
+            const mailroom::offset at = q.send(parcel(id, 6000), {.id = "order " + std::to_string(id)});
+            const auto [known, fresh] = n.first_answer.emplace(id, at);
+            if (!fresh && known->second != at) { throw std::runtime_error("a duplicate got an offset of its own"); }
+            n.o.accepted(id, at);
+            n.o.committed();
+            if (id % 2 == 0) {
+                if (auto d = q.try_receive()) {
+                    n.o.settles(parcel_id(d->body()));
+                    d->ack();
+                }
+            }
+            if (id == 16) {
+                j.compact();
+                n.o.flushed();
+            }
+        }
+    };
+    const auto check = [&](disk files, const one_queue& n) {
+        manual_clock clock;
+        sim_journal j("data", small_segments(clock), files);
+        sim_queue q(j, "q", once);
+        n.o.check(support::look_into(q));
+    };
+    const auto found = crash_explorer({.limit = support::scaled(60), .seed = support::seed(), .random_losses = 1, .lives = 2}).explore<one_queue>(program, check);
+    INFO(found.text());
+    CHECK(found.passed);
+}
+
+TEST_CASE("journal crashes: of one key the order holds, whatever failed before") {
+    const mailroom::queue_options<std::string> keyed{.retry = {.max_attempts = 0, .initial = 10s}, .ordered_by_key = true};
+    const auto program = [&](disk files, one_queue& n) {
+        manual_clock clock;
+        sim_journal j("data", small_segments(clock), files);
+        sim_queue q(j, "q", keyed);
+        n.o.begins();
+        for (unsigned id = 1; id <= 9; ++id) {
+            n.o.sends(id);
+            n.o.accepted(id, q.send(parcel(id, 50), {.key = std::to_string(id % 3)}));
+            n.o.committed();
+            if (id > 3) {
+                if (auto d = q.try_receive()) {
+                    if (id % 2 == 0) {
+                        d->nack();
+                    } else {
+                        n.o.settles(parcel_id(d->body()));
+                        d->ack();
+                    }
+                }
+            }
+        }
+        j.flush();
+        n.o.flushed();
+    };
+    const auto check = [&](disk files, const one_queue& n) {
+        manual_clock clock;
+        sim_journal j("data", small_segments(clock), files);
+        sim_queue q(j, "q", keyed);
+        const auto there = support::look_into(q);
+        n.o.check(there);
+        unsigned last[3] = {};
+        std::size_t got = 0;
+        for (unsigned i = 0; i < 20; ++i) {
+            while (auto d = q.try_receive()) {
+                const unsigned id = parcel_id(d->body());
+                if (id <= last[id % 3]) { throw std::runtime_error(std::to_string(id) + " came after " + std::to_string(last[id % 3]) + ", of one key"); }
+                last[id % 3] = id;
+                ++got;
+                d->ack();
+            }
+            clock.advance(10s);
+        }
+        if (got != there.alive.size()) { throw std::runtime_error("not all came"); }
+    };
+    const auto found = crash_explorer().explore<one_queue>(program, check);
+    INFO(found.text());
+    CHECK(found.passed);
+}
+
+TEST_CASE("journal crashes: what was purged stays so, what waited goes on waiting, and what has expired is dead") {
+    const auto program = [&](disk files, one_queue& n) {
+        manual_clock clock;
+        sim_journal j("data", small_segments(clock), files);
+        sim_queue q(j, "q");
+        n.o.begins();
+        for (unsigned id = 1; id <= 5; ++id) {
+            n.o.sends(id);
+            n.o.accepted(id, q.send(parcel(id, 100)));
+        }
+        for (unsigned id = 1; id <= 5; ++id) { n.o.settles(id); }
+        if (q.purge() != 5) { throw std::runtime_error("not all were purged"); }
+        n.o.sends(6);
+        n.o.accepted(6, q.send(parcel(6, 100), {.delay = 1h}));
+        n.o.committed();
+        n.o.sends(7);
+        n.o.buries(7);
+        n.o.accepted(7, q.send(parcel(7, 100), {.time_to_live = 1min}));
+        n.o.fates.at(7).buried_in = 0; // nobody knows when
+        clock.advance(2min);
+        if (q.try_receive()) { throw std::runtime_error("there is something"); }
+        j.flush();
+        n.o.flushed();
+    };
+    const auto check = [&](disk files, const one_queue& n) {
+        manual_clock clock(10min);
+        sim_journal j("data", small_segments(clock), files);
+        sim_queue q(j, "q");
+        n.o.check(support::look_into(q));
+        if (n.o.fates.contains(7) && n.o.fates.at(7).safe[0]) {
+            if (q.try_receive()) { throw std::runtime_error("what is delayed, or has expired, is handed out"); }
+            clock.advance(51min);
+            auto d = q.try_receive();
+            if (!d || parcel_id(d->body()) != 6) { throw std::runtime_error("what was delayed does not come"); }
+            if (q.statistics().dead != 1) { throw std::runtime_error("what has expired is not dead"); }
+        }
+    };
+    const auto found = crash_explorer().explore<one_queue>(program, check);
+    INFO(found.text());
+    CHECK(found.passed);
 }

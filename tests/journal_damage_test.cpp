@@ -205,7 +205,9 @@ finding read_all(const disk& files, on_damage how) {
                     held.push_back(std::move(*d));
                 } catch (const error& e) {
                     f.reported = true;
-                    if (e.kind() != errc::corrupt || std::string(e.what()).find("data/") == std::string::npos) { f.wrong = std::string("received: ") + e.what(); }
+                    if (e.kind() != errc::corrupt || std::string(e.what()).find("data/") == std::string::npos) {
+                        f.wrong = std::string("received: ") + e.what();
+                    }
                 }
             }
             std::vector<mailroom::dead_letter<std::string>> dead;
@@ -237,7 +239,9 @@ std::string judge(const finding& f, const known& was, const std::function<bool(u
         for (const unsigned id : found) {
             if (contains(expected, id)) { continue; }
             const bool of_here = (which == 'b') == (id == 3 || id == 7);
-            if (!of_here || (!contains(was.settled, id) && !contains(was.dead, id))) { return "message " + std::to_string(id) + " is there and should not be"; }
+            if (!of_here || (!contains(was.settled, id) && !contains(was.dead, id))) {
+                return "message " + std::to_string(id) + " is there and should not be";
+            }
             if (!comes_back) { return "message " + std::to_string(id) + " came back"; }
             back = true;
         }
@@ -289,7 +293,8 @@ TEST_CASE("journal damage: any single bit flipped") {
     for (const bool closed : {true, false}) {
         CAPTURE(closed);
         const disk& original = closed ? small.files : small.killed;
-        REQUIRE(judge(read_all(original.clone(), on_damage::refuse), small.now, [](unsigned) { return false; }, false) == "");
+        REQUIRE(judge(
+                    read_all(original.clone(), on_damage::refuse), small.now, [](unsigned) { return false; }, false) == "");
         const auto layout = layout_of(original.contents(segment_0));
         const std::uint64_t last_batch = last_batch_of(layout);
         for (const std::string& path : original.files()) {
@@ -368,10 +373,14 @@ TEST_CASE("journal damage: every file cut at every byte") {
                 CHECK_FALSE(saved.refused);
                 // What is settled in a manifest stays settled, whatever was cut.
                 if (closed && is_segment) {
-                    CHECK(judge(saved, small.now, [&](unsigned id) {
-                        const auto s = std::find_if(layout.begin(), layout.end(), [&](const stretch& one) { return one.what == stretch::message && one.id == id; });
-                        return s->end > bytes;
-                    }, false) == "");
+                    CHECK(judge(
+                              saved, small.now,
+                              [&](unsigned id) {
+                                  const auto s = std::find_if(layout.begin(), layout.end(),
+                                                              [&](const stretch& one) { return one.what == stretch::message && one.id == id; });
+                                  return s->end > bytes;
+                              },
+                              false) == "");
                 } else {
                     CHECK(judge(saved, expected, nothing, false) == "");
                 }
@@ -451,7 +460,9 @@ TEST_CASE("journal damage: any bit of several segments and the files beside them
             const bool is_segment = path.ends_with(".log");
             const auto layout = is_segment ? layout_of(files.contents(path)) : std::vector<stretch>();
             const stretch s = is_segment ? hit(layout, bit / 8) : stretch{0, length, stretch::other};
-            if (is_segment && !closed && path == large.segments(files).back() && bit / 8 >= last_batch_of(layout)) { continue; } // taken for a torn write
+            if (is_segment && !closed && path == large.segments(files).back() && bit / 8 >= last_batch_of(layout)) {
+                continue;
+            } // taken for a torn write
             disk(files).flip_bit(path, bit);
             for (const on_damage how : {on_damage::refuse, on_damage::read_only, on_damage::salvage}) {
                 CAPTURE(static_cast<int>(how));
@@ -561,7 +572,8 @@ TEST_CASE("journal damage: segments swapped, doubled, missing, empty, zeros, of 
                     CHECK_FALSE(f.refused);
                     // The settlements stood in the last segment: whoever loses these, has them back.
                     const bool last_is_bad = std::find(bad.begin(), bad.end(), segments.back()) != bad.end();
-                    CHECK(judge(f, large.now, [&](unsigned id) { return lost.contains(id); }, last_is_bad && !closed) == "");
+                    CHECK(judge(
+                              f, large.now, [&](unsigned id) { return lost.contains(id); }, last_is_bad && !closed) == "");
                     for (const std::string& s : bad) {
                         if (in[s].empty() && closed) { continue; }
                         CHECK(names_place(f, s, 0, std::uint64_t{1} << 40));

@@ -91,7 +91,9 @@ std::string what_is_wrong(const disk& files, const oracle& o, bool power) {
             after.power_cut(1, loss::everything);
             sim_journal again("data", options(clock), after);
             sim_queue left(again, "q");
-            if (ids_of(support::look_into(left)) != expected) { return "what was found after the fault, or sent then, is lost in the next power cut"; }
+            if (ids_of(support::look_into(left)) != expected) {
+                return "what was found after the fault, or sent then, is lost in the next power cut";
+            }
         }
         sim_journal j("data", options(clock), files);
         sim_queue q(j, "q");
@@ -130,7 +132,9 @@ run_of_sends send_some(durability d, Plan plan) {
                 r.o.committed();
                 r.last_failed = false;
             } catch (const error& e) {
-                if (e.kind() != errc::io || std::string(e.what()).find("data/") == std::string::npos) { r.wrong = std::string("the error was: ") + e.what(); }
+                if (e.kind() != errc::io || std::string(e.what()).find("data/") == std::string::npos) {
+                    r.wrong = std::string("the error was: ") + e.what();
+                }
                 refused.insert(id);
                 ++r.failed;
                 r.last_failed = true;
@@ -179,8 +183,11 @@ TEST_CASE("journal faults: whichever write fails, its send alone fails, and neve
         std::uint64_t bytes;
     };
     constexpr std::uint64_t all = std::uint64_t{1} << 40;
-    const kind kinds[] = {{"no room", no_space, 0},       {"no room, half of it written", no_space, 3000}, {"input/output error", io_error, 0},
-                          {"all of it written", io_error, all}, {"interrupted", interrupted, 0}};
+    const kind kinds[] = {{"no room", no_space, 0},
+                          {"no room, half of it written", no_space, 3000},
+                          {"input/output error", io_error, 0},
+                          {"all of it written", io_error, all},
+                          {"interrupted", interrupted, 0}};
     for (const durability d : {durability::commit, durability::write}) {
         const std::uint64_t calls = send_some(d, [](const disk&) {}).calls;
         for (const kind& k : kinds) {
@@ -514,7 +521,9 @@ public:
     mailroom::duration now() const noexcept override { return inner.now(); }
     mailroom::duration coarse() const noexcept override { return inner.coarse(); }
     mailroom::time_point wall() const noexcept override { return inner.wall() + std::chrono::duration_cast<mailroom::time_point::duration>(offset); }
-    void park(std::atomic<std::uint32_t>& word, std::uint32_t expected, mailroom::duration deadline) noexcept override { inner.park(word, expected, deadline); }
+    void park(std::atomic<std::uint32_t>& word, std::uint32_t expected, mailroom::duration deadline) noexcept override {
+        inner.park(word, expected, deadline);
+    }
     void unpark(std::atomic<std::uint32_t>& word) noexcept override { inner.unpark(word); }
     void relax(unsigned round) noexcept override { inner.relax(round); }
     void attach(mailroom::timed& endpoint) override { inner.attach(endpoint); }

@@ -14,9 +14,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -106,21 +108,47 @@ inline void settle_disk() {
 #endif
 }
 
-/// Microseconds for one block to reach a file that was written before: the median of a hundred. Everything that waits for the disk changes with it.
-inline double disk_canary_us() {
+/// Microseconds for one block to reach a file that was written before: the median of so many. Everything that waits for the disk changes with it.
+inline double disk_canary_us(std::size_t times = 100) {
     static scratch where;
     static raw_file file(where / "canary", std::size_t{1} << 20);
-    constexpr std::size_t block = 4096, times = 100;
+    constexpr std::size_t block = 4096;
     const std::vector<char> bytes(block, 'x');
     std::vector<double> each;
     settle_disk();
     for (std::size_t i = 0; i < times; ++i) {
         const auto start = clock::now();
-        file.write(bytes.data(), block, i * block);
+        file.write(bytes.data(), block, i % 256 * block);
         file.sync();
         each.push_back(seconds(clock::now() - start) * 1e6);
     }
     return percentile(each, 0.5);
 }
+
+/// Where others use the machine too: waits until the disk answers as quickly as it can, and says whether it did not when it was asked. What
+/// needs the disk takes tens of times as long while they compile, and a figure from then says nothing.
+class quiet_disk {
+public:
+    explicit quiet_disk(double patience_seconds) : left_(patience_seconds) {}
+    /// True: what was measured just before was disturbed.
+    bool was_disturbed() {
+        if (left_ <= 0 || is_quiet()) { return false; }
+        for (const auto start = clock::now(); !is_quiet();) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(200));
+            if (seconds(clock::now() - start) > left_) { break; }
+            left_ -= 0.2;
+        }
+        return left_ > 0;
+    }
+
+private:
+    bool is_quiet() {
+        const double now = disk_canary_us(20);
+        least_ = std::min(least_, now);
+        return now < 2.5 * least_;
+    }
+    double left_;
+    double least_ = 250;
+};
 
 } // namespace bench

@@ -100,13 +100,13 @@ public:
     }
 
 private:
-    using key = std::array<char, 8>;
-    static key key_of(std::uint64_t n) {
-        key k;
+    using key_bytes = std::array<char, 8>;
+    static key_bytes key_of(std::uint64_t n) {
+        key_bytes k{};
         for (unsigned i = 0; i < 8; ++i) { k[i] = static_cast<char>(n >> (56 - 8 * i)); }
         return k;
     }
-    key next_key() { return key_of(next_.fetch_add(1)); }
+    key_bytes next_key() { return key_of(next_.fetch_add(1)); }
     void write(const std::string* first, std::size_t n, bool sync) {
         rocksdb::WriteOptions o;
         o.sync = sync;

@@ -9,6 +9,10 @@
 #if defined(__GLIBC__)
 # include <malloc.h>
 #endif
+#if defined(__linux__)
+# include <sys/stat.h>
+# include <sys/sysmacros.h>
+#endif
 
 namespace bench {
 
@@ -38,19 +42,27 @@ inline double threads_running() {
     return n;
 }
 
-/// Bytes since the process began (Linux).
+/// Bytes written (Linux).
 struct written {
-    double to_system = 0; // by calls that write
-    double to_disk = 0;   // pages made dirty: what has to reach the disk, less what was cut off before it did
+    double to_system = 0; // by this process, with calls that write
+    double to_disk = 0;   // by all processes, to the block device below `directory`: pages, and what the file system keeps for itself
 
-    static written now() {
+    static written now(const std::filesystem::path& directory) {
         written w;
-        std::ifstream in("/proc/self/io");
+        std::ifstream io("/proc/self/io");
         std::string key;
-        for (double value = 0; in >> key >> value;) {
+        for (double value = 0; io >> key >> value;) {
             if (key == "wchar:") { w.to_system = value; }
-            if (key == "write_bytes:") { w.to_disk = value; }
         }
+#if defined(__linux__)
+        struct stat status {};
+        if (::stat(directory.c_str(), &status) == 0) {
+            std::ifstream in("/sys/dev/block/" + std::to_string(major(status.st_dev)) + ':' + std::to_string(minor(status.st_dev)) + "/stat");
+            double field[7] = {};
+            for (double& f : field) { in >> f; }
+            w.to_disk = field[6] * 512;
+        }
+#endif
         return w;
     }
     written since(const written& before) const { return {to_system - before.to_system, to_disk - before.to_disk}; }

@@ -5,11 +5,14 @@
 //   --only TEXT     tables whose name contains it
 //   --row NAME      only the row of that name: to look at one with a profiler
 //   --json FILE     the figures of every round
+//
+// A program may have options of its own, each with a number.
 #pragma once
 
 #include "machine.hpp"
 #include "statistics.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -36,6 +39,7 @@ struct table {
     bool more_is_better = true;
     std::vector<row> rows = {};
     std::vector<double> canary = {};
+    std::string canary_unit = "ns";
 
     const row* find(std::string_view wanted) const {
         for (const row& r : rows) {
@@ -56,9 +60,15 @@ struct contestant {
     std::exit(1);
 }
 
+/// An option of one program: "--gigabytes".
+struct option {
+    std::string_view name;
+    double& value;
+};
+
 class results {
 public:
-    results(std::string program, int argc, char** argv) : program_(std::move(program)), command_(program_) {
+    results(std::string program, int argc, char** argv, const std::vector<option>& own = {}) : program_(std::move(program)), command_(program_) {
         for (int i = 1; i < argc; ++i) {
             const std::string_view argument = argv[i];
             const auto value = [&]() -> std::string {
@@ -79,7 +89,15 @@ public:
             } else if (argument == "--json") {
                 file_ = value();
             } else {
-                give_up("unknown argument " + std::string(argument) + "; there are --quick, --rounds N, --only TEXT, --row NAME, --json FILE");
+                const auto known = std::find_if(own.begin(), own.end(), [&](const option& o) { return o.name == argument; });
+                if (known == own.end()) {
+                    std::string all = "--quick, --rounds N, --only TEXT, --row NAME, --json FILE";
+                    for (const option& o : own) { all += ", " + std::string(o.name) + " N"; }
+                    give_up("unknown argument " + std::string(argument) + "; there are " + all);
+                }
+                const std::string number = value();
+                known->value = std::strtod(number.c_str(), nullptr);
+                command_ += " " + std::string(argument) + " " + number;
             }
         }
         if (rounds_ == 0) { rounds_ = quick_ ? 3 : 9; }
@@ -93,22 +111,33 @@ public:
     std::size_t scaled(std::size_t n) const { return quick_ ? n / 16 : n; }
     bool wants(std::string_view name) const { return only_.empty() || name.find(only_) != std::string_view::npos; }
 
+    /// What is measured before each round from now on, to know how the machine was.
+    void set_canary(std::function<double()> measure, std::string unit) {
+        canary_ = std::move(measure);
+        canary_unit_ = std::move(unit);
+    }
+
+    /// Asked after each figure: whether it is worth nothing, and to be taken again.
+    void set_doubt(std::function<bool()> in_doubt) { in_doubt_ = std::move(in_doubt); }
+
     /// Runs the contestants round by round, each round beginning with another, after one round that does not count.
     void contest(std::vector<table> tables, std::vector<contestant> all) {
         if (!wants(tables.front().name)) { return; }
         std::erase_if(all, [this](const contestant& c) { return !row_.empty() && c.name != row_; });
         if (all.empty()) { return; }
         for (table& t : tables) {
+            t.canary_unit = canary_unit_;
             for (const contestant& c : all) { t.rows.push_back({c.name, {}}); }
         }
         for (std::size_t round = 0; round <= rounds_; ++round) {
-            const double canary = canary_ns();
+            const double canary = canary_();
             for (table& t : tables) {
                 if (round != 0) { t.canary.push_back(canary); }
             }
             for (std::size_t k = 0; k < all.size(); ++k) {
                 const std::size_t who = (k + round) % all.size();
-                const std::vector<double> figures = all[who].run();
+                std::vector<double> figures = all[who].run();
+                while (in_doubt_ && in_doubt_()) { figures = all[who].run(); }
                 if (figures.size() != tables.size()) { give_up(all[who].name + ": a figure for each table is wanted"); }
                 for (std::size_t i = 0; i < tables.size() && round != 0; ++i) { tables[i].rows[who].figures.push_back(figures[i]); }
             }
@@ -132,7 +161,8 @@ public:
             const table& t = tables_[i];
             out << (i != 0 ? ",\n" : "\n") << "  {\"name\": " << quoted(t.name) << ", \"title\": " << quoted(t.title)
                 << ", \"unit\": " << quoted(t.unit) << ", \"baseline\": " << quoted(t.baseline)
-                << ", \"more_is_better\": " << (t.more_is_better ? "true" : "false") << ",\n   \"canary\": " << list(t.canary) << ",\n   \"rows\": [";
+                << ", \"more_is_better\": " << (t.more_is_better ? "true" : "false") << ",\n   \"canary\": " << list(t.canary)
+                << ", \"canary_unit\": " << quoted(t.canary_unit) << ",\n   \"rows\": [";
             for (std::size_t k = 0; k < t.rows.size(); ++k) {
                 out << (k != 0 ? ",\n" : "\n") << "    {\"name\": " << quoted(t.rows[k].name) << ", \"figures\": " << list(t.rows[k].figures) << "}";
             }
@@ -164,7 +194,7 @@ private:
     }
     static void print(const table& t) {
         std::printf("\n%s (%s)\n", t.title.c_str(), t.name.c_str());
-        if (!t.canary.empty()) { std::printf("  canary %s ns\n", to_text(spread_of(t.canary)).c_str()); }
+        if (!t.canary.empty()) { std::printf("  canary %s %s\n", to_text(spread_of(t.canary)).c_str(), t.canary_unit.c_str()); }
         const row* const base = t.find(t.baseline);
         std::printf("  %-44s %26s", "", t.unit.c_str());
         if (base != nullptr) { std::printf("   ratio to %s", t.baseline.c_str()); }
@@ -181,6 +211,9 @@ private:
     std::size_t rounds_ = 0;
     bool quick_ = false;
     double load_before_ = load_average();
+    std::function<double()> canary_ = canary_ns;
+    std::string canary_unit_ = "ns";
+    std::function<bool()> in_doubt_;
     std::vector<table> tables_;
 };
 

@@ -1,9 +1,10 @@
-// A directory for an example: the one named on the command line, which stays; otherwise a new one where the system keeps temporary files,
-// which goes with the object.
+// A directory for an example: the one named on the command line, which has to be new or empty, and stays; otherwise a new one where the system
+// keeps temporary files, which goes with the object.
 #pragma once
 
 #include <cerrno>
 #include <filesystem>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 
@@ -13,11 +14,12 @@ namespace scratch {
 
 class directory {
 public:
-    /// Throws std::system_error where none can be made.
+    /// Throws std::runtime_error (std::system_error, where none can be made).
     directory(int argc, char** argv) {
         if (argc > 1) {
             path_ = argv[1];
             std::filesystem::create_directories(path_);
+            if (!std::filesystem::is_empty(path_)) { throw std::runtime_error("'" + path_.string() + "' is not empty; the example wants a directory of its own"); }
             return;
         }
         std::string pattern = (std::filesystem::temp_directory_path() / "mailroom-XXXXXX").string();

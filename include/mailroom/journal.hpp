@@ -67,6 +67,7 @@ public:
             ++known->handles;
             return static_cast<memory_core<T>*>(known->core);
         }
+        log_->push(); // what an earlier handle left behind is there to be taken up
         std::uint32_t cursor = 0;
         std::vector<known_id> ids;
         log_->look([&](const catalog& c) {
@@ -103,6 +104,7 @@ public:
             ++known->handles;
             return static_cast<topic_core<T>*>(known->core);
         }
+        log_->push();
         struct ending {
             void operator()(topic_core<T>* c) const noexcept { c->abandon(); }
         };

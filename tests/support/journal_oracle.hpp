@@ -73,11 +73,11 @@ public:
     struct fate {
         enum { unknown, accepted, refused } sent = unknown;
         mailroom::offset at = mailroom::no_offset;
-        unsigned group = 0;                        // of those sent at once
+        unsigned group = 0;                               // of those sent at once
         unsigned life = 0, settled_in = 0, buried_in = 0; // of the process that sent it; that settled it; that rejected it, 0: it was called back
-        bool safe[2] = {};                         // from a killed process, from a power cut
-        bool settling = false, settled[2] = {};    // acknowledged; and it can be relied on
-        bool burying = false, buried[2] = {};      // rejected
+        bool safe[2] = {};                                // from a killed process, from a power cut
+        bool settling = false, settled[2] = {};           // acknowledged; and it can be relied on
+        bool burying = false, buried[2] = {};             // rejected
     };
     std::map<unsigned, fate> fates;
 
@@ -150,7 +150,9 @@ public:
             if (lost == 0) { lost = id; }
         }
         for (const auto& [group, n] : groups) {
-            if (n.first != 0 && n.second != 0) { throw std::runtime_error("of what was sent at once (" + std::to_string(group) + ") a part is there"); }
+            if (n.first != 0 && n.second != 0) {
+                throw std::runtime_error("of what was sent at once (" + std::to_string(group) + ") a part is there");
+            }
         }
     }
 

@@ -46,6 +46,7 @@ inline void cursor::settle_doubts() noexcept {
 inline void cursor::restore(offset until) {
     session s(*this);
     absorb(s, std::min(until, host_.head()));
+    trim_dead(s);
 }
 
 inline bool cursor::drop_oldest() noexcept {

@@ -7,6 +7,7 @@
 #include <mailroom/base/wait.hpp>
 #include <mailroom/journal/wire.hpp>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -45,7 +46,8 @@ struct placed {
 struct trial {
     std::uint32_t attempt = 0;
     bool dead = false;
-    std::int64_t due = 0; // not before; 0: at once
+    std::int64_t due = 0;     // not before; 0: at once
+    std::int64_t expires = 0; // not after; 0: as it was sent
     std::int64_t first_failure = 0;
     std::int64_t last_failure = 0;
     std::string reason;
@@ -54,6 +56,7 @@ struct trial {
         to.var(attempt);
         to.var(dead ? 1 : 0);
         to.i64(due);
+        to.i64(expires);
         to.i64(first_failure);
         to.i64(last_failure);
         to.text(reason);
@@ -63,6 +66,7 @@ struct trial {
         t.attempt = from.var_as<std::uint32_t>();
         t.dead = from.var() != 0;
         t.due = from.i64();
+        t.expires = from.i64();
         t.first_failure = from.i64();
         t.last_failure = from.i64();
         t.reason = from.text();
@@ -132,15 +136,6 @@ public:
             to.var(o);
         });
     }
-    bool counted(std::uint64_t redelivered, std::uint64_t expired, std::uint64_t dropped) noexcept {
-        return step([&](wire_writer& to) {
-            to.var(static_cast<std::uint64_t>(change::counted));
-            to.var(redelivered);
-            to.var(expired);
-            to.var(dropped);
-        });
-    }
-
     /// The cursor was moved: from here on, all is unsettled but what lies below `floor`, and the runs (first, the one after the last) above it.
     bool moved(offset floor, const std::vector<std::pair<offset, offset>>& runs) noexcept {
         return step([&](wire_writer& to) {
@@ -154,7 +149,15 @@ public:
         });
     }
 
+    /// What is asked, with each collection, how many were redelivered, expired, dropped since `of` began.
+    void count_by(std::array<std::uint64_t, 3> (*ask)(const void* of) noexcept, const void* of) noexcept {
+        const std::lock_guard lock(mutex_);
+        ask_ = ask;
+        asked_ = of;
+    }
+
     void collect(std::vector<std::byte>& steps) noexcept override {
+        count();
         const std::lock_guard lock(mutex_);
         close_run();
         steps.swap(steps_);
@@ -168,6 +171,16 @@ public:
     }
 
 private:
+    void count() noexcept {
+        if (ask_ == nullptr) { return; }
+        const std::array<std::uint64_t, 3> now = ask_(asked_);
+        if (now == noted_) { return; }
+        step([&](wire_writer& to) {
+            to.var(static_cast<std::uint64_t>(change::counted));
+            for (std::size_t i = 0; i < now.size(); ++i) { to.var(now[i] - noted_[i]); }
+        });
+        noted_ = now;
+    }
     template <class Write>
     bool step(Write write) noexcept {
         const std::lock_guard lock(mutex_);
@@ -194,6 +207,9 @@ private:
 
     brief_mutex mutex_;
     std::vector<std::byte> steps_;
+    std::array<std::uint64_t, 3> (*ask_)(const void*) noexcept = nullptr;
+    const void* asked_ = nullptr;
+    std::array<std::uint64_t, 3> noted_{};
     offset first_ = 0;
     std::uint64_t run_ = 0; // settled from there on, not in `steps_` yet
 };

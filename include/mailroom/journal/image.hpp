@@ -199,7 +199,7 @@ public:
             image.runs_.emplace_hint(image.runs_.end(), last + gap, last + gap + length);
             last += gap + length;
         }
-        for (std::size_t n = from.count(28); n != 0; --n) {
+        for (std::size_t n = from.count(36); n != 0; --n) {
             const offset o = from.var();
             image.trials_.emplace_hint(image.trials_.end(), o, trial::read(from));
         }

@@ -152,9 +152,7 @@ public:
             throw;
         }
         topic_.refer();
-        if (is_stored) {
-            for (auto& t : taps_) { t->restore(); }
-        }
+        for (auto& t : taps_) { t->restore(); }
     }
 
     bool is_asleep() const noexcept { return is_asleep_; }
@@ -279,6 +277,7 @@ public:
             s.dropped += c.dropped;
             s.bytes += c.bytes;
             s.filtered += c.filtered;
+            add_before(t->noted(), s);
             oldest = std::min(oldest, c.oldest);
         }
         s.dropped += cut_off_.load(std::memory_order_relaxed);

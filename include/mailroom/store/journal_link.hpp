@@ -94,7 +94,10 @@ public:
             watched_.until = s.timed_until;
             if (s.expiry != std::numeric_limits<std::int64_t>::max()) { watched_.expiry = times_.at(wall_point(s.expiry)); }
         });
-        for (const auto& [o, t] : before_.trials()) { tried_until_ = o + 1; }
+        if (!before_.trials().empty()) { tried_until_ = before_.trials().rbegin()->first + 1; }
+        const tallies& ever = before_.ever();
+        const std::uint64_t settled = before_.settled_ever();
+        done_before_ = {settled > ever.dropped ? settled - ever.dropped : 0, ever.redelivered, ever.expired, ever.dropped};
         suspects_until_ = log_->suspects_until(stream_);
     }
 
@@ -203,7 +206,7 @@ public:
     offset tried_until() const noexcept override { return tried_until_; }
     offset floor() const noexcept override { return before_.floor(); }
     link_base::watched times_before() const noexcept override { return watched_; }
-    std::uint64_t settled_before() const noexcept override { return before_.settled_ever(); }
+    std::array<std::uint64_t, 4> done_before() const noexcept override { return done_before_; }
     const cursor_image& before() const noexcept { return before_; }
     bool suspects(offset o) const noexcept override { return o < suspects_until_; }
     void note_deliveries(bytes_view steps) noexcept override { log_->note_deliveries(own_changes_.cursor(), steps); }
@@ -337,6 +340,7 @@ private:
     change_log own_changes_;
     cursor_image before_;
     link_base::watched watched_;
+    std::array<std::uint64_t, 4> done_before_{};
     offset tried_until_ = 0;
     offset suspects_until_ = 0;
     std::uint16_t schema_ = 0;

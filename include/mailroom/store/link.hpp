@@ -12,6 +12,7 @@
 #include <mailroom/message/receipt.hpp>
 #include <mailroom/stream/block.hpp>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -67,8 +68,9 @@ public:
         duration expiry = duration::max();
     };
     virtual watched times_before() const noexcept = 0;
-    /// How many were acknowledged.
-    virtual std::uint64_t settled_before() const noexcept = 0;
+    /// What the cursor ever did before: acknowledged, redelivered, expired, dropped.
+    virtual std::array<std::uint64_t, 4> done_before() const noexcept = 0;
+    void count_by(std::array<std::uint64_t, 3> (*ask)(const void*) noexcept, const void* of) noexcept { changes_->count_by(ask, of); }
 
     /// Deliveries that may be of what killed the process before: to be noted before they are handed out.
     virtual bool suspects(offset o) const noexcept = 0;

@@ -104,6 +104,7 @@ public:
         const offset head = stream_.head();
         const auto settled = static_cast<std::int64_t>(link_->were_settled(0, head));
         bounds_.left(settled, -bytes);
+        count_by(*link_, cursor_);
         cursor_.restore(link_->tried_until());
         if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
     }
@@ -175,11 +176,12 @@ public:
         s.parked = c.parked;
         s.dead = c.dead;
         s.sent = stream_.head();
-        s.acked = c.acked + acked_before_;
+        s.acked = c.acked;
         s.redelivered = c.redelivered;
         s.expired = c.expired;
         s.dropped = c.dropped + this->dropped_newest_.load(std::memory_order_relaxed);
         s.duplicates = this->duplicates_.load(std::memory_order_relaxed);
+        add_before(link_.get(), s);
         s.bytes = c.bytes;
         if (c.oldest != clock::never) { s.oldest_age = std::max(duration::zero(), clock_.now() - c.oldest); }
         return s;
@@ -392,7 +394,6 @@ private:
     }
 
     const std::unique_ptr<link<T>> link_; // or nullptr
-    std::uint64_t acked_before_ = link_ != nullptr ? link_->settled_before() : 0;
     const timing timing_;
     clock& clock_;
     const duration lease_;

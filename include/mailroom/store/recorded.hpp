@@ -4,6 +4,7 @@
 #include <mailroom/base/basics.hpp>
 #include <mailroom/cursor/cursor.hpp>
 #include <mailroom/journal/changes.hpp>
+#include <mailroom/options.hpp>
 #include <mailroom/store/link.hpp>
 #include <mailroom/store/timing.hpp>
 
@@ -34,6 +35,7 @@ inline void record_fate(link_base& to, const timing& times, const entry& e, curs
         t.attempt = e.attempt;
         t.dead = e.where == entry::place::dead;
         t.due = when > duration::zero() && when != clock::never ? wall_count(times.wall(when)) : 0;
+        t.expires = e.expires != clock::never ? wall_count(times.wall(e.expires)) : 0;
         if (e.history != nullptr) {
             t.first_failure = wall_count(e.history->first_failure);
             t.last_failure = wall_count(e.history->last_failure);
@@ -50,6 +52,7 @@ inline bool recall_fate(const link_base& from, const timing& times, entry& e, bo
     e.attempt = t->attempt;
     dead = t->dead;
     if (t->due != 0) { when = times.at(wall_point(t->due)); }
+    if (t->expires != 0) { e.expires = times.at(wall_point(t->expires)); }
     if (t->dead || t->last_failure != 0) {
         e.history.reset(new (std::nothrow) obituary());
         if (e.history != nullptr) {
@@ -61,6 +64,19 @@ inline bool recall_fate(const link_base& from, const timing& times, entry& e, bo
         }
     }
     return true;
+}
+
+/// What a cursor did before it was opened counts with what it does from now on.
+inline void add_before(const link_base* of, stats& s) noexcept {
+    if (of == nullptr) { return; }
+    const auto [acked, redelivered, expired, dropped] = of->done_before();
+    s.acked += acked;
+    s.redelivered += redelivered;
+    s.expired += expired;
+    s.dropped += dropped;
+}
+inline void count_by(link_base& to, const cursor& c) noexcept {
+    to.count_by([](const void* of) noexcept { return static_cast<const cursor*>(of)->ever(); }, &c);
 }
 
 /// Takes messages by `take()`; where there are none, those that were sent and are not visible yet are committed first. Throws what was met of

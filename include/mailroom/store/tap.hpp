@@ -78,6 +78,7 @@ public:
     /// Takes up what was noted before. May throw std::bad_alloc.
     void restore() {
         if (noted_ == nullptr) { return; }
+        count_by(*noted_, cursor_);
         cursor_.restore(noted_->tried_until());
         if (const auto before = noted_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
     }
@@ -105,6 +106,8 @@ public:
         return reaped([&] { return stored_or_not([&] { return outlet_of::pop_each(max, fn, claimant); }); });
     }
 
+    /// What was noted of before.
+    const link_base* noted() const noexcept { return noted_.get(); }
     partition<T>& from() const noexcept { return from_; }
     bool may_have() const noexcept { return cursor_.may_have(from_.log().head()); }
     bool may_have(std::uint32_t claimant) noexcept { return cursor_.may_have(from_.log().head(), claimant); }

@@ -81,7 +81,9 @@ struct crash_report {
     explicit operator bool() const noexcept { return passed; }
     /// A sentence: what passed, or what to replay.
     [[nodiscard]] std::string text() const {
-        if (passed) { return std::to_string(checks) + " checks passed after " + std::to_string(points) + " cuts of " + std::to_string(calls) + " calls"; }
+        if (passed) {
+            return std::to_string(checks) + " checks passed after " + std::to_string(points) + " cuts of " + std::to_string(calls) + " calls";
+        }
         std::string s = what + " (of " + std::to_string(calls) + " calls; replay {";
         for (std::size_t i = 0; i < crashes.size(); ++i) { s.append(i == 0 ? "" : ", ").append(crashes[i].text()); }
         return s + "})";
@@ -109,13 +111,13 @@ public:
     /// crash, after each. The check says no by answering false or by an exception. What the program throws is expected once the power is off,
     /// and a failure before. Each run has a disk and notes of its own; Notes is copied where there are several lives.
     template <class Notes, class Program, class Check>
-    requires std::default_initializable<Notes> && std::invocable<Program&, simulated_files, Notes&>
-    crash_report explore(Program program, Check check) const {
+    requires std::default_initializable<Notes> && std::invocable<Program&, simulated_files, Notes&> crash_report explore(Program program, Check check)
+    const {
         crash_report found;
         simulation::dice chance{options_.seed};
         {
             const simulated_files disk;
-            Notes notes;
+            Notes notes{};
             if (!live(program, disk, notes, nullptr, found)) { return found; }
             found.calls = disk.calls();
         }
@@ -126,17 +128,18 @@ public:
         }
         for (const crash_point& p : points) {
             const simulated_files disk;
-            Notes notes;
+            Notes notes{};
             if (!descend(program, check, disk, notes, p, 1, chance, found)) { return found; }
         }
         return found;
     }
     /// The same for a program that tells nobody: `program(disk)`, `check(disk)`.
     template <class Program, class Check>
-    requires std::invocable<Program&, simulated_files>
-    crash_report explore(Program program, Check check) const {
-        return explore<nothing_noted>([&](simulated_files disk, nothing_noted&) { program(std::move(disk)); },
-                                      [&](simulated_files disk, const nothing_noted&) { return answer_of([&] { return check(std::move(disk)); }); });
+    requires std::invocable<Program&, simulated_files> crash_report explore(Program program, Check check)
+    const {
+        return explore<nothing_noted>(
+            [&](simulated_files given, nothing_noted&) { program(std::move(given)); },
+            [&](simulated_files given, const nothing_noted&) { return answer_of([&] { return check(std::move(given)); }); });
     }
 
     /// Goes through exactly these crashes, one for each life, and calls the check once: what `crash_report::crashes` is for.
@@ -144,7 +147,7 @@ public:
     crash_report replay(const std::vector<crash_point>& crashes, Program program, Check check) const {
         crash_report found;
         const simulated_files disk;
-        Notes notes;
+        Notes notes{};
         for (const crash_point& p : crashes) {
             found.crashes.push_back(p);
             ++found.points;
@@ -265,9 +268,9 @@ private:
             }
             if (!fine) { found.what = "the check answered false"; }
             return fine;
-        } catch (const std::exception& e) {
-            found.what = e.what();
-        } catch (...) { found.what = "the check threw something"; }
+        } catch (const std::exception& e) { found.what = e.what(); } catch (...) {
+            found.what = "the check threw something";
+        }
         return false;
     }
 

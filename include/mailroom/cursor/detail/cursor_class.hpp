@@ -36,6 +36,7 @@
 #include <mailroom/stream/recycler.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -342,6 +343,10 @@ public:
     /// Appends the offsets that are taken and not settled, in no order; dead letters count as settled. Answers the first that is not taken:
     /// from there on nothing is settled. May throw std::bad_alloc.
     offset unsettled(std::vector<offset>& before);
+    /// What it ever did, so far: redelivered, expired, dropped.
+    std::array<std::uint64_t, 3> ever() const noexcept {
+        return {redelivered_.load(std::memory_order_relaxed), expired_.load(std::memory_order_relaxed), dropped_.load(std::memory_order_relaxed)};
+    }
     /// Below this, all pages were opened.
     offset opened_until() const noexcept { return pages_until_.load(std::memory_order_relaxed); }
 
@@ -425,6 +430,7 @@ private:
     void defer(page& p, std::uint32_t i, std::uint32_t attempt) noexcept;
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
     bool restore(session& s, entry& e, duration now) noexcept;
+    void trim_dead(session& s) noexcept;
     void record(const entry& e, cursor_host::fate f, duration when = duration::min()) noexcept {
         if (options_.recorded && !moving_) [[unlikely]] { host_.record(e, f, when); } // what is moved away from is not settled by that
     }
@@ -513,7 +519,8 @@ private:
     bool orphaned_ = false;        // it has gone: what is out holds references of its own
     offset stopped_at_ = 0;        // where `next_` was then
     std::uint64_t moves_ = 0;
-    std::uint64_t redelivered_ = 0, expired_ = 0, dropped_ = 0;
+    // Written under the mutex, read by whoever writes them down.
+    std::atomic<std::uint64_t> redelivered_{0}, expired_{0}, dropped_{0};
     std::int64_t unacked_ = 0; // left the log otherwise than by an ack: died, dropped, purged; less what lives again
 };
 

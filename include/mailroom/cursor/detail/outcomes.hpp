@@ -170,6 +170,11 @@ inline void cursor::die(session& s, entry& e, duration now, std::string_view rea
     s.left(e);
     if (e.cover != nullptr) { host_.forget(*e.cover, e.offset); }
     move_out(e);
+    trim_dead(s);
+}
+
+/// There may be so many dead letters, and no more: the oldest go.
+inline void cursor::trim_dead(session& s) noexcept {
     while (options_.max_dead != 0 && index_.count().dead > options_.max_dead && index_.next_dead() != nullptr) {
         entry& oldest = *index_.next_dead();
         index_.take_out(oldest);
@@ -193,6 +198,7 @@ inline void cursor::revive(session& s, entry& e, duration now) noexcept {
         host_.remember(*e.cover, e.offset);
     }
     record(e, cursor_host::fate::revived);
+    if (e.expires != clock::never) { record(e, cursor_host::fate::tried); } // its life begins anew
     s.left(-1, static_cast<std::int64_t>(e.bytes));
     index_.enter(e, now, now, false);
     move_out(e);

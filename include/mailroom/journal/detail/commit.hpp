@@ -86,6 +86,7 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
             lock.lock();
         } else {
             lead(lock, false);
+            if (failed_.kind() != errc{} && open_.size() + bytes > std::min(most_gathered, largest_batch())) { return {.why = failed_}; }
         }
     }
     const bool is_message = drafts.front().kind == record_kind::message;
@@ -302,7 +303,10 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         std::vector<std::byte> buffer;
         lock.lock();
         take_over_tickets(now, chain, last);
-        if (why.kind() != errc{}) { // what gathered meanwhile counted on it
+        failed_ = why;
+        if (why.kind() != errc{} && options_.durability == mailroom::durability::none && broken_.kind() == errc{} && !read_only_) {
+            keep(now); // nobody was promised that it is written, but what is accepted is not forgotten: it is written when that works
+        } else if (why.kind() != errc{}) { // what gathered meanwhile counted on it
             for (auto& [source, steps] : now.collected) { return_to(*source, steps); }
             take_over_tickets(open_, chain, last);
             buffer.swap(open_.bytes);
@@ -313,7 +317,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
             const std::lock_guard held(state_);
             for (auto& [stream, s] : slots_) { s.placed = catalog_.stream(stream).next; }
         }
-        if (now.bytes.capacity() <= most_gathered) {
+        if (now.bytes.capacity() <= most_gathered && now.bytes.capacity() > spare_buffer_.capacity()) {
             now.bytes.clear();
             spare_buffer_ = std::move(now.bytes);
         }
@@ -335,6 +339,39 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         if (!again) { return; }
         may_gather = false;
     }
+}
+
+/// A batch that could not be written is the open one again, in front of what gathered meanwhile.
+template <class Files>
+void log_engine<Files>::keep(batch& b) noexcept {
+    try {
+        b.bytes.reserve(b.size() + open_.size());
+        for (std::size_t at = batch_header::size; at < open_.size();) {
+            const bytes_view rest = bytes_view(open_.bytes).subspan(at);
+            record_header h;
+            record_header::decode(rest, open_.base + at, seed_, h);
+            const std::size_t front = b.size();
+            h.position = b.base + front;
+            b.bytes.insert(b.bytes.end(), rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(h.whole()));
+            h.encode(b.bytes.data() + front, seed_);
+            at += h.whole();
+        }
+        b.records += open_.records;
+    } catch (...) { // no memory: what gathered meanwhile, the end of each stream, is lost
+        const std::lock_guard held(state_);
+        for (auto& [stream, s] : slots_) { s.placed = catalog_.stream(stream).next; }
+        for (std::size_t at = batch_header::size; at < b.size();) {
+            record_header h;
+            record_header::decode(bytes_view(b.bytes).subspan(at), b.base + at, seed_, h);
+            if (h.kind == record_kind::message) { slots_.at(h.stream).placed = h.offset + 1; }
+            at += h.whole();
+        }
+    }
+    open_.bytes.swap(b.bytes);
+    open_.records = b.records;
+    open_.base = b.base;
+    open_.holds_more = open_.holds_more || b.holds_more;
+    open_.wanted = false; // not again at once
 }
 
 /// Tells everybody. Threads first: they sleep.

@@ -210,6 +210,7 @@ private:
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
     void take(const record& r, const segment_ptr& where);
     void publish(const batch& b, std::vector<arrival>& arrivals);
+    void keep(batch& b) noexcept;
     void finish(ticket* chain, const failure& why) noexcept;
     static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
     void place_declaration(record_kind kind, std::uint32_t stream, const std::vector<std::byte>& payload);
@@ -277,6 +278,7 @@ private:
     std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
     bool leading_ = false;
     unsigned expected_ = 1; // threads that waited for the last batch
+    failure failed_ = errc{};       // the last batch
     failure broken_ = errc{};       // a sync failed: nothing is written any more
     std::atomic<bool> closed_{false};
     std::atomic<std::uint32_t> epoch_{0}; // batches that are over

@@ -35,7 +35,6 @@ log_engine<Files>::log_engine(std::string directory, const journal_options& o, F
 template <class Files>
 log_engine<Files>::~log_engine() {
     close();
-    open_directories::leave(identity_);
 }
 
 template <class Files>
@@ -56,12 +55,21 @@ void log_engine<Files>::close() noexcept {
             lock.lock();
         }
     }
-    if (read_only_ || broken_.kind() != errc{}) { return; }
     const std::lock_guard lock(upkeep_);
-    try {
-        write_indexes();
-        checkpoint(true);
-    } catch (...) {}
+    if (!read_only_ && broken_.kind() == errc{}) {
+        try {
+            write_indexes();
+            checkpoint(true);
+        } catch (...) {}
+    }
+    // Deliveries may keep this for a long time yet; the directory is free now.
+    {
+        const std::lock_guard held(state_);
+        for (const auto& [first, s] : segments_) { s->close(); }
+    }
+    current_file_.reset();
+    static_cast<void>(files_.close(lock_file_));
+    open_directories::leave(identity_);
 }
 
 template <class Files>
