@@ -52,12 +52,6 @@ public:
         paused_ = closed_ = false;
         counts_.duplicates = 0; // nothing was stored of what was not taken
         counts_.dropped -= std::exchange(not_taken_, 0);
-#ifdef KNOWN4
-        for (auto& [place, e] : alive_) {
-            const duration d = e.props.time_to_live > duration() ? e.props.time_to_live : o_.time_to_live;
-            if (d > duration()) { e.expires = e.sent + d; }
-        }
-#endif
         step();
     }
     mailroom::result<offset> send(const std::vector<int>& bodies, const properties& p) {

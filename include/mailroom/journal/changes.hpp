@@ -157,9 +157,9 @@ public:
     }
 
     void collect(std::vector<std::byte>& steps) noexcept override {
-        count();
         const std::lock_guard lock(mutex_);
         close_run();
+        count();
         steps.swap(steps_);
         steps_.clear();
     }
@@ -171,36 +171,39 @@ public:
     }
 
 private:
+    // Under the lock.
     void count() noexcept {
         if (ask_ == nullptr) { return; }
         const std::array<std::uint64_t, 3> now = ask_(asked_);
         if (now == noted_) { return; }
-        step([&](wire_writer& to) {
+        write([&](wire_writer& to) {
             to.var(static_cast<std::uint64_t>(change::counted));
             for (std::size_t i = 0; i < now.size(); ++i) { to.var(now[i] - noted_[i]); }
         });
         noted_ = now;
     }
     template <class Write>
-    bool step(Write write) noexcept {
-        const std::lock_guard lock(mutex_);
-        close_run();
+    void write(Write step) noexcept {
         const std::size_t before = steps_.size();
         try {
             wire_writer to(steps_);
-            write(to);
+            step(to);
         } catch (...) { steps_.resize(before); }
+    }
+    template <class Write>
+    bool step(Write one) noexcept {
+        const std::lock_guard lock(mutex_);
+        close_run();
+        write(one);
         return news();
     }
     void close_run() noexcept {
         if (run_ == 0) { return; }
-        const std::size_t before = steps_.size();
-        try {
-            wire_writer to(steps_);
+        write([this](wire_writer& to) {
             to.var(static_cast<std::uint64_t>(change::settled));
             to.var(first_);
             to.var(run_);
-        } catch (...) { steps_.resize(before); }
+        });
         run_ = 0;
     }
     bool news() noexcept { return !dirty.load(std::memory_order_relaxed) && !dirty.exchange(true, std::memory_order_seq_cst); }

@@ -383,25 +383,23 @@ void log_engine<Files>::open_last(const segment_ptr& last, std::uint64_t at) {
     }
     if (ec) { io_failure("cannot cut", last->path(), ec).raise(); }
     if (!recovered_.clean) {
-        write_header(last);
-        write_again(std::max(durable_, last->first()), at);
+        write_again(0, segment_header::size);
+        write_again(last->byte_of(std::max(durable_, last->first())), end);
     }
     ec = until_done([&] { return files_.sync_all(*current_file_); });
     if (ec) { io_failure("cannot sync", last->path(), ec).raise(); }
     zeroed_ = size;
 }
 
-/// What was never known to be safe is written again, to the same place: should a sync have failed before, the system may show what it will not
-/// write any more.
+/// Bytes of the last segment that were never known to be safe are written again, the same to the same place: should a sync have failed before,
+/// the system may show what it will not write any more.
 template <class Files>
 void log_engine<Files>::write_again(std::uint64_t from, std::uint64_t until) {
     file_window<Files> window(files_, *current_file_, current_->path());
     while (from < until) {
-        const bytes_view some = window.at(current_->byte_of(from), static_cast<std::size_t>(std::min<std::uint64_t>(until - from, std::size_t{1} << 20)));
+        const bytes_view some = window.at(from, static_cast<std::size_t>(std::min<std::uint64_t>(until - from, std::size_t{1} << 20)));
         if (some.empty()) { return; }
-        if (const auto ec = write_all(files_, *current_file_, current_->byte_of(from), {&some, 1})) {
-            io_failure("cannot write to", current_->path(), ec).raise();
-        }
+        if (const auto ec = write_all(files_, *current_file_, from, {&some, 1})) { io_failure("cannot write to", current_->path(), ec).raise(); }
         from += some.size();
     }
 }
