@@ -1,8 +1,7 @@
 // Queues and topics of a journal against their reference models: what those in memory do, and what is still so after the journal was closed
 // and opened again. The model of queues is support/model.hpp. What opening again adds to its sentences:
 //
-//  18. What was in flight is ready at once, with the attempt it was handed out with, or the next if its lease had
-//      lapsed before it was extended; who held it can settle it no more.
+//  18. What was in flight is ready at once, with the attempt it was handed out with; who held it can settle it no more.
 //  19. Everything else is as it was: offsets, places, delays, retries, attempts, dead letters, known ids, times to live. Pausing and closing
 //      are forgotten, and so is how often a duplicate or, by drop_newest, a message too many was not taken.
 #include "support/drivers.hpp"
@@ -42,12 +41,10 @@ public:
     lasting_model(const settings& o, weigher w) : model(o, w) { latest = this; }
     void reopen() {
         for (auto& [place, e] : alive_) {
-            const auto known = lapses_.find(place);
-            if (known != lapses_.end() && known->second.holder == e.holder) { e.attempt = std::max(e.attempt, known->second.attempt); }
             if (e.state == message_state::in_flight) { back(e, e.attempt, now_); }
             e.holder = 0;
         }
-        lapses_.clear();
+        lapses_.clear(), extended_.clear();
         for (auto& e : dead_) { e.holder = 0; }
         paused_ = closed_ = false;
         counts_.duplicates = 0; // nothing was stored of what was not taken
@@ -61,21 +58,26 @@ public:
     }
     static inline lasting_model* latest = nullptr;
 
-    /// After each operation: what has just come back from a holder who may still extend his lease.
+    /// After each operation: who extended a lease after it had lapsed? Whether that lapse counts after the next opening is not said.
     void note_lapses() {
         for (const auto& [place, e] : alive_) {
-            if (e.state == message_state::in_flight || e.holder == 0) { continue; }
-            lapse& l = lapses_[place];
-            l = {e.holder, l.holder == e.holder ? std::max(l.attempt, e.attempt) : e.attempt};
+            if (e.holder == 0) { continue; }
+            if (e.state != message_state::in_flight) {
+                lapses_[place] = e.holder;
+            } else if (const auto l = lapses_.find(place); l != lapses_.end() && l->second == e.holder) {
+                extended_[place] = e.holder;
+            }
         }
+    }
+    bool may_reopen() const {
+        return std::none_of(extended_.begin(), extended_.end(), [&](const auto& one) {
+            const auto e = alive_.find(one.first);
+            return e != alive_.end() && e->second.holder == one.second;
+        });
     }
 
 private:
-    struct lapse {
-        std::uint64_t holder = 0;
-        std::uint32_t attempt = 0;
-    };
-    std::map<offset, lapse> lapses_;
+    std::map<offset, std::uint64_t> lapses_, extended_; // of whose deliveries
     std::size_t not_taken_ = 0; // dropped by drop_newest
 };
 
@@ -165,7 +167,7 @@ std::optional<parting> part(const settings& o, const std::vector<step>& list) {
     operation look;
     look.what = verb::browse;
     for (std::size_t i = 0; i < list.size(); ++i) {
-        if (list[i].reopens) {
+        if (list[i].reopens && m.may_reopen()) {
             m.reopen();
             q.reopen(list[i].op.how);
         }

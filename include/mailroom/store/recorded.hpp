@@ -50,6 +50,7 @@ inline bool recall_fate(const link_base& from, const timing& times, entry& e, bo
     const trial* const t = from.was_tried(e.offset);
     if (t == nullptr) { return false; }
     e.attempt = t->attempt;
+    e.due = duration::min(); // whatever it was sent with is over
     dead = t->dead;
     if (t->due != 0) { when = times.at(wall_point(t->due)); }
     if (t->expires != 0) { e.expires = times.at(wall_point(t->expires)); }

@@ -198,7 +198,7 @@ inline void cursor::revive(session& s, entry& e, duration now) noexcept {
         host_.remember(*e.cover, e.offset);
     }
     record(e, cursor_host::fate::revived);
-    if (e.expires != clock::never) { record(e, cursor_host::fate::tried); } // its life begins anew
+    if (e.cover != nullptr || e.expires != clock::never) { record(e, cursor_host::fate::tried); } // its times are new
     s.left(-1, static_cast<std::int64_t>(e.bytes));
     index_.enter(e, now, now, false);
     move_out(e);
