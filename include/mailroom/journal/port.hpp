@@ -104,7 +104,7 @@ public:
     virtual void wait(ticket& t) noexcept = 0;
     /// Commits what is there, unless somebody is at it; returns whether the ticket is done.
     virtual bool lead_for(ticket& t) noexcept = 0;
-    /// Waits until all that was placed before is visible; false: there was nothing.
+    /// Waits until all that was placed before is visible; false: there was nothing, or it could not be written.
     virtual bool push() noexcept = 0;
     /// The same for all that was settled before.
     virtual void push_settlements() noexcept = 0;

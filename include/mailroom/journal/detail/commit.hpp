@@ -159,7 +159,7 @@ bool log_engine<Files>::push() noexcept {
         link(open_, t);
     }
     wait(t);
-    return true;
+    return t.why.kind() == errc{};
 }
 
 template <class Files>

@@ -20,8 +20,9 @@ public:
             constexpr std::size_t piece = std::size_t{1} << 20;
             std::uint64_t size = 0;
             if (const auto ec = until_done([&] { return files_.size(file_, size); })) { io_failure("cannot read", path_, ec).raise(); }
-            n = static_cast<std::size_t>(std::min<std::uint64_t>(n, at < size ? size - at : 0));
-            buffer_.resize(std::max(n, piece));
+            const std::uint64_t there = at < size ? size - at : 0;
+            n = static_cast<std::size_t>(std::min<std::uint64_t>(n, there));
+            buffer_.resize(std::max(n, static_cast<std::size_t>(std::min<std::uint64_t>(piece, there))));
             from_ = at;
             if (const auto ec = read_all(files_, file_, at, buffer_, have_)) { io_failure("cannot read", path_, ec).raise(); }
         }
