@@ -538,7 +538,8 @@ int list(const request& r) {
         }
     }
     const auto& found = log->recovered();
-    std::printf("%s%s, %s, %s\n", all.empty() ? "" : "\n", all.empty() ? "no queues, no topics" : plain::count(all.size(), "queue or topic").c_str(),
+    const auto queues = static_cast<std::uint64_t>(std::count_if(all.begin(), all.end(), [](const auto& e) { return e.is_queue(); }));
+    std::printf("%s%s, %s, %s, %s\n", all.empty() ? "" : "\n", plain::count(queues, "queue").c_str(), plain::count(all.size() - queues, "topic").c_str(),
                 plain::count(found.segments, "segment").c_str(), plain::size(found.bytes).c_str());
     if (!found.clean) {
         std::printf("it was not closed: %s since the last checkpoint", plain::count(found.replayed, "record").c_str());
@@ -600,7 +601,7 @@ bool report_of(engine& log, const char* what) {
     }
     for (const auto& d : log.recovered().damages) { add(d); }
     for (const auto& d : r.damages) { add(d); }
-    std::printf("%s, %s, %s, %s read; %s to be delivered\n", plain::count(r.segments, "segment").c_str(), plain::count(r.batches, "batch").c_str(),
+    std::printf("%s, %s, %s, %s read; %s not settled\n", plain::count(r.segments, "segment").c_str(), plain::count(r.batches, "batch").c_str(),
                 plain::count(r.records, "record").c_str(), plain::size(r.bytes).c_str(), plain::count(r.messages, "message").c_str());
     if (log.recovered().cut_bytes != 0) {
         std::printf("behind the end: %s of a write that a crash left unfinished; nobody was told that it was stored\n",

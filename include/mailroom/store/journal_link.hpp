@@ -170,6 +170,7 @@ public:
     void wait(ticket& t) noexcept override { log_->wait(t); }
     bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
     offset placed_until() noexcept override { return log_->placed_until(stream_); }
+    bool has_pending() noexcept override { return log_->placed_until(stream_) > head_->head(); }
     bool push() noexcept override { return log_->push(); }
     void push_settlements() noexcept override { log_->push_settlements(); }
     pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known) override {

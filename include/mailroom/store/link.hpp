@@ -48,7 +48,9 @@ public:
     virtual bool commits() const noexcept = 0;
     /// The offset that the next message gets.
     virtual offset placed_until() noexcept = 0;
-    /// What was placed before is visible when this returns; false: there was nothing.
+    /// Whether messages were placed here that are not visible yet.
+    virtual bool has_pending() noexcept = 0;
+    /// What was placed before, by anybody, is visible when this returns; false: there was nothing, or it could not be written.
     virtual bool push() noexcept = 0;
     /// What was settled before is committed when this returns.
     virtual void push_settlements() noexcept = 0;

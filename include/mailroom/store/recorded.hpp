@@ -90,7 +90,7 @@ std::size_t from_journal(link_base& from, Take take) {
         if (from.has_met_damage()) {
             if (const failure why = from.damage_met(); why.kind() != errc{}) { why.raise(); }
         }
-        if (!from.push()) { return 0; }
+        if (!from.has_pending() || !from.push()) { return 0; }
     }
 }
 
