@@ -619,14 +619,24 @@ int verify(const request& r) {
 }
 
 int salvage(const request& r) {
-    const auto log = open_journal(r.directory, on_damage::salvage);
-    const bool was_intact = log->recovered().damages.empty();
+    auto log = open_journal(r.directory, on_damage::salvage);
+    const bool could_be_opened = log->recovered().damages.empty();
     const bool intact = report_of(*log, "reading what is left");
     log->flush();
-    std::printf("%s\n", intact       ? "intact: there was nothing to salvage"
-                        : was_intact ? "nothing kept the journal from being opened; what stood at the places above is lost"
-                                     : "salvaged: what stood at the places above is lost; the rest is there, and the journal can be opened again");
-    return intact ? done : damaged;
+    log.reset();
+    if (intact) {
+        std::printf("intact: there was nothing to salvage\n");
+        return done;
+    }
+    std::printf("%s: what stood at the places above is lost, the rest is there\n", could_be_opened ? "DAMAGED" : "salvaged");
+    try {
+        open_journal(r.directory, on_damage::refuse);
+        std::printf("programs can open the journal\n");
+    } catch (const mailroom::error& e) {
+        if (e.code() != mailroom::errc::corrupt) { throw; }
+        std::printf("programs can open it with on_damage::salvage only: damage remains\n");
+    }
+    return damaged;
 }
 
 int compact(const request& r) {

@@ -225,6 +225,24 @@ TEST_CASE("journal faults: writes that fail for a while") {
     }
 }
 
+TEST_CASE("journal faults: what was accepted without a promise waits for a write that works") {
+    for (std::uint64_t n = 0; n < 12; ++n) {
+        for (const std::uint64_t bytes : {0u, 3000u, 100'000u}) {
+            CAPTURE(n);
+            CAPTURE(bytes);
+            run_of_sends r = send_some(durability::none, [&](disk files) {
+                files.fail_write(n, no_space, bytes);
+                files.fail_write(n + 1, no_space);
+            });
+            CHECK(r.wrong == "");
+            CHECK(r.failed <= 1);
+            CHECK(what_is_wrong(r.killed, r.o, false) == ""); // no hole
+            r.o.flushed();                                    // it was closed
+            CHECK(what_is_wrong(r.closed, r.o, true) == "");
+        }
+    }
+}
+
 TEST_CASE("journal faults: short writes, short reads and interruptions are nobody's business") {
     for (std::uint64_t seed = 0; seed < 10; ++seed) {
         const run_of_sends r = send_some(durability::commit, [&](disk files) {

@@ -5,12 +5,24 @@
 
 namespace mailroom::detail {
 
+/// Takes into the index what there may be to choose from. Messages in memory cost no more there than in the lane; of those that are stored elsewhere,
+/// unless any may be the most urgent, no more is loaded than is asked for.
+inline void cursor::absorb_enough(session& s, std::size_t max, std::uint32_t claimant) {
+    const offset head = host_.head();
+    if (!options_.recorded || options_.priorities > 1) {
+        absorb(s, head);
+        return;
+    }
+    const auto enough = [&] { return options_.shares != nullptr ? index_.has_for(claimant) : index_.eligible() >= max; };
+    while (next() < head && may_claim(claimant) && !enough()) { absorb(s, head, span); }
+}
+
 template <class Give>
 std::size_t cursor::claim_index(std::size_t max, Give give, std::uint32_t claimant) {
     session s(*this);
     const duration now = clock_.now();
     step(s, now);
-    if (always_index_ && !stopped_) { absorb(s, host_.head()); }
+    if (always_index_ && !stopped_) { absorb_enough(s, max, claimant); }
     std::size_t n = 0;
     for (; n < max && may_claim(claimant); ++n) {
         entry* const e = best_for(claimant);
@@ -35,7 +47,7 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
         session s(*this);
         const duration now = clock_.now();
         step(s, now);
-        if (always_index_ && !stopped_) { absorb(s, host_.head()); }
+        if (always_index_ && !stopped_) { absorb_enough(s, max, claimant); }
         entry* last = nullptr;
         entry* aside = nullptr; // not to be had: somebody looks at it, and there can be no copy
         for (std::size_t n = 0; n < max && may_claim(claimant);) {

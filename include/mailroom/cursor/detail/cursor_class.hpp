@@ -434,6 +434,7 @@ private:
     void record(const entry& e, cursor_host::fate f, duration when = duration::min()) noexcept {
         if (options_.recorded && !moving_) [[unlikely]] { host_.record(e, f, when); } // what is moved away from is not settled by that
     }
+    void absorb_enough(session& s, std::size_t max, std::uint32_t claimant);
     void retry_deferred(duration now) noexcept;
     template <class Match, class MatchPage>
     bool extend_if(offset o, duration lease, Match match, MatchPage in_lane) noexcept;
