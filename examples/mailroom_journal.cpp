@@ -646,8 +646,8 @@ int compact(const request& r) {
         progress_bar bar("compacting");
         report = log->compact(bar.teller());
     }
-    std::printf("%s before, %s after; %s freed\n", plain::size(report.bytes_before).c_str(), plain::size(report.bytes_after).c_str(),
-                plain::count(report.segments_freed, "segment").c_str());
+    std::printf("%s before, %s after; %s freed, %s moved\n", plain::size(report.bytes_before).c_str(), plain::size(report.bytes_after).c_str(),
+                plain::count(report.segments_freed, "segment").c_str(), plain::count(report.messages_moved, "message").c_str());
     return finish(*log);
 }
 

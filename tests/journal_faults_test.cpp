@@ -142,7 +142,7 @@ run_of_sends send_some(durability d, Plan plan) {
             if (id % 4 == 0) {
                 auto m = q.try_receive();
                 if (!m) {
-                    if (settled < id - refused.size()) { r.wrong = "nothing can be received"; }
+                    if (settled < id - refused.size() && d != durability::none) { r.wrong = "nothing can be received"; }
                     continue;
                 }
                 ++settled;
@@ -194,12 +194,13 @@ TEST_CASE("journal faults: whichever write fails, its send alone fails, and neve
             CAPTURE(std::string(k.name));
             CAPTURE(static_cast<int>(d));
             unsigned failures = 0;
-            for (std::uint64_t n = 0; n < calls; ++n) {
+            for (std::uint64_t n = 0, last = 0; n < calls && n < last + 12; ++n) { // until there are no more writes
                 CAPTURE(n);
                 run_of_sends r = send_some(d, [&](disk files) { files.fail_write(n, k.code, k.bytes); });
                 CHECK(r.wrong == "");
                 CHECK(r.failed <= (k.code == interrupted ? 0u : 1u));
                 failures += r.failed;
+                if (r.failed != 0) { last = n; }
                 CHECK(what_is_wrong(r.killed.clone(), r.o, false) == "");
                 CHECK(what_is_wrong(r.closed, r.o, true) == "");
                 if (d == durability::commit) {
@@ -370,7 +371,7 @@ TEST_CASE("journal faults: whatever call of opening fails, it says which file, c
         for (const auto& [what, plan] : plans) {
             for (const auto code : {std::errc::io_error, std::errc::too_many_files_open, std::errc::interrupted}) {
                 unsigned failures = 0;
-                for (std::uint64_t n = 0; n < 40; ++n) {
+                for (std::uint64_t n = 0, last = 0; n < last + 12; ++n) { // until there are no more such calls
                     CAPTURE(std::string(what));
                     CAPTURE(std::make_error_code(code).message());
                     CAPTURE(n);
@@ -384,6 +385,7 @@ TEST_CASE("journal faults: whatever call of opening fails, it says which file, c
                         CHECK_NOTHROW(o.check(support::look_into(q)));
                     } catch (const error& e) {
                         ++failures;
+                        last = n;
                         CHECK(e.kind() == errc::io);
                         CHECK(std::string(e.what()).find("data") != std::string::npos);
                         CHECK(std::string(e.what()).find(std::make_error_code(code).message()) != std::string::npos);

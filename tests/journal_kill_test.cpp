@@ -284,6 +284,29 @@ void live_and_die(const task& t, std::size_t words, std::chrono::microseconds at
 
 } // namespace
 
+TEST_CASE("journal kill: while a process has the directory open nobody else has; once it is killed anybody may") {
+    const directory d;
+    const auto where = d.path / "journal";
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) { live({where, durability::commit, 1, {0, 1}, false}, ends[1]); }
+    ::close(ends[1]);
+    report r{};
+    REQUIRE(::read(ends[0], &r, sizeof r) == static_cast<ssize_t>(sizeof r));
+    CHECK(r.what == report::opened);
+    CHECK_THROWS_WITH_AS(mailroom::journal{where}, doctest::Contains(where.c_str()), mailroom::error);
+    try {
+        const mailroom::journal second(where);
+    } catch (const mailroom::error& e) { CHECK(e.kind() == mailroom::errc::in_use); }
+    ::kill(child, SIGKILL);
+    int status = 0;
+    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    ::close(ends[0]);
+    CHECK_NOTHROW(mailroom::journal{where});
+}
+
 TEST_CASE("journal kill: processes are killed at any moment; nothing is lost, invented, twice or out of order") {
     const auto seed = support::seed();
     CAPTURE(seed);

@@ -129,7 +129,10 @@ public:
     int partitions() const noexcept { return static_cast<int>(core_->partitions().size()); }
     /// The first offset that is there, and the one the next message gets. Throws errc::invalid for a partition that is not there.
     mailroom::offset first_offset(int partition = 0) const { return core_->first_offset(checked(partition)); }
-    mailroom::offset next_offset(int partition = 0) const { return core_->partitions()[checked(partition)]->log().head(); }
+    mailroom::offset next_offset(int partition = 0) const {
+        core_->see_all();
+        return core_->partitions()[checked(partition)]->log().head();
+    }
     /// `sent`, `duplicates`, `bytes` and `oldest_age` are the log's; the rest is summed up over all subscriptions. Looks at each message there.
     stats statistics() const { return core_->statistics(); }
     /// Publishing fails with errc::closed from now on; subscriptions get what is left, then nullopt.

@@ -213,6 +213,7 @@ inline void cursor::come_back(session& s, entry& e, duration now) noexcept {
         host_.remember(*e.cover, e.offset);
     }
     record(e, cursor_host::fate::revived);
+    if (e.attempt > 0) { record(e, cursor_host::fate::tried); }
     s.left(-1, static_cast<std::int64_t>(e.bytes));
     index_.enter(e, now, now, false);
 }

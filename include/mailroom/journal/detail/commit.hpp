@@ -421,6 +421,9 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
             static_cast<void>(write_all(files_, *current_file_, at, {&zeros, 1}));
             incarnation_.fetch_add(1);
             note_space(ec);
+            if (ec == std::errc::no_space_on_device && !until_done([&] { return files_.truncate(*current_file_, at); })) {
+                zeroed_ = at; // what was written ahead is room for the manifest, which can give back more
+            }
             try {
                 return io_failure("cannot write to", current_->path(), ec);
             } catch (...) { return errc::io; }

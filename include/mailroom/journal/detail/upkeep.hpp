@@ -82,6 +82,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         auto ec = write_all(files_, *f, 0, {&all, 1});
         if (ec) {
             note_space(ec);
+            static_cast<void>(until_done([&] { return files_.remove(path); }));
             return io_failure("cannot make", path, ec);
         }
         ec = until_done([&] { return files_.sync_all(*f); });
@@ -423,7 +424,7 @@ failure log_engine<Files>::checkpoint(bool clean) {
     const bytes_view all(bytes);
     const std::string path = directory_ + '/' + manifest_name, fresh = directory_ + '/' + new_manifest_name,
                       old = directory_ + '/' + old_manifest_name;
-    {
+    const auto write_fresh = [&]() -> std::error_code {
         file f;
         auto ec = until_done([&] { return files_.open(fresh, open_mode::create, f); });
         if (ec == std::errc::file_exists) {
@@ -432,7 +433,16 @@ failure log_engine<Files>::checkpoint(bool clean) {
         }
         if (!ec) { ec = write_all(files_, f, 0, {&all, 1}); }
         if (!ec) { ec = until_done([&] { return files_.sync_all(f); }); }
-        if (ec) { return io_failure("cannot write", fresh, ec); }
+        return ec;
+    };
+    auto written = write_fresh();
+    if (written == std::errc::no_space_on_device) { // the one before the present one is there for the worst case only
+        static_cast<void>(until_done([&] { return files_.remove(old); }));
+        written = write_fresh();
+    }
+    if (written) {
+        static_cast<void>(until_done([&] { return files_.remove(fresh); }));
+        return io_failure("cannot write", fresh, written);
     }
     auto ec = until_done([&] { return files_.rename(path, old); });
     if (!ec || ec == std::errc::no_such_file_or_directory) { ec = until_done([&] { return files_.rename(fresh, path); }); }
