@@ -133,11 +133,10 @@ public:
     /// True: what was measured just before was disturbed.
     bool was_disturbed() {
         if (left_ <= 0 || is_quiet()) { return false; }
-        for (const auto start = clock::now(); !is_quiet();) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(200));
-            if (seconds(clock::now() - start) > left_) { break; }
-            left_ -= 0.2;
-        }
+        const auto start = clock::now();
+        const auto waited = [start] { return seconds(clock::now() - start); };
+        while (waited() < left_ && !is_quiet()) { std::this_thread::sleep_for(std::chrono::milliseconds(200)); }
+        left_ -= waited();
         return left_ > 0;
     }
 
