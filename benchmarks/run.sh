@@ -3,7 +3,7 @@
 # machine that does nothing else.
 #
 #   benchmarks/run.sh [--quick] [name...]      --quick: two minutes, into build/bench/quick, to see that all works
-#                                              names: only these programs (queue, topic, wakeup, footprint, options, transient, include)
+#                                              names: only these programs (queue, topic, wakeup, footprint, options, transient, journal, include)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 export CXX=${CXX:-g++}
@@ -19,7 +19,7 @@ for argument in "$@"; do
 done
 wanted() { [ -z "$only" ] || case "$only " in *" $1 "*) ;; *) return 1 ;; esac; }
 
-setup compiler cmake ninja doctest moodycamel boost pkg_config rivals
+setup compiler cmake ninja doctest moodycamel boost xxhash pkg_config rivals journal_rivals
 out=$build/bench
 mkdir -p "$out"
 cmake -S "$root" -B "$out" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMAILROOM_BENCH_NATIVE=ON -DMAILROOM_BUILD_TESTS=OFF -DMAILROOM_BUILD_EXAMPLES=OFF \
@@ -37,10 +37,10 @@ fi
 mkdir -p "$data"
 
 start=$SECONDS
-for name in queue topic transient wakeup options footprint; do
+for name in queue topic transient wakeup options footprint journal; do
     program=$out/benchmarks/${name}_bench
     wanted "$name" && [ -x "$program" ] || continue
-    "$program" $quick --json "$data/$name.json"
+    MAILROOM_BENCH_DIRECTORY=$out "$program" $quick --json "$data/$name.json"
     printf '\n==== %s: %d s so far\n\n' "$name" $((SECONDS - start))
 done
 if wanted include; then "$root/benchmarks/include_cost.sh" $quick --json "$data/include.json"; fi

@@ -38,8 +38,8 @@ struct job {
 using job_queue = mailroom::queue<job, mailroom::journal>;
 
 constexpr int jobs = 200;
-constexpr int bomb = 60;                                // whoever has this one in hand is killed
-constexpr std::array plan{25, 12, 0, 0, 0, 31, 8, 47};  // so many jobs each worker is given before it is killed; 0: only the bomb kills it
+constexpr int bomb = 60;                               // whoever has this one in hand is killed
+constexpr std::array plan{25, 12, 0, 0, 0, 31, 8, 47}; // so many jobs each worker is given before it is killed; 0: only the bomb kills it
 constexpr int confirm_every = 10;
 const mailroom::queue_options<job> rules{.retry = {.max_attempts = 3, .initial = 0ms}};
 
@@ -141,20 +141,20 @@ bool one_life(int number, const child& worker, int quota, ledger& books) {
     if (!killed && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) { throw std::runtime_error("a worker has failed by itself"); }
     if (!killed) { books.confirmed.insert(unconfirmed.begin(), unconfirmed.end()); } // closed, so on disk
 
-    std::printf("worker %d: %3d jobs in hand, %s\n", number, hands,
-                !killed ? "none left" : ("killed with job " + std::to_string(r.id) + " in hand, " + std::to_string(unconfirmed.size()) + " not confirmed").c_str());
+    const std::string end = "killed with job " + std::to_string(r.id) + " in hand, " + std::to_string(unconfirmed.size()) + " not confirmed";
+    std::printf("worker %d: %3d jobs in hand, %s\n", number, hands, killed ? end.c_str() : "none left");
     if (!again.empty()) { std::printf("          again (attempt):%s\n", again.c_str()); }
     return !killed;
 }
 
 int run(const char* program, const std::filesystem::path& directory) {
-    {
+    { // a journal is open in one process at a time: closed before the first worker comes
         mailroom::journal disk(directory);
         job_queue todo(disk, "jobs", rules);
         std::vector<job> all;
         for (int id = 1; id <= jobs; ++id) { all.push_back({id}); }
         todo.send_many(all); // one commit
-    } // closed: a journal is open in one process at a time
+    }
 
     ledger books;
     int killed = 0;
@@ -176,8 +176,8 @@ int run(const char* program, const std::filesystem::path& directory) {
     for (int id = 1; id <= jobs; ++id) { lost += books.done.contains(id) || (id == bomb && dead == 1) ? 0 : 1; }
     std::printf("%d jobs were done more than once: without a confirmation nobody knew that they had been\n", twice);
 
-    std::printf("jobs: %d sent, %zu done, %zu dead, %d lost, %zu left; %d workers killed; confirmed and yet again: %d\n", jobs, books.done.size(), s.dead, lost,
-                s.ready + s.in_flight + s.parked, killed, books.confirmed_and_again);
+    std::printf("jobs: %d sent, %zu done, %zu dead, %d lost, %zu left; %d workers killed; confirmed and yet again: %d\n", jobs, books.done.size(),
+                s.dead, lost, s.ready + s.in_flight + s.parked, killed, books.confirmed_and_again);
     const bool adds_up = books.done.size() + s.dead == jobs && s.dead == 1 && dead == 1 && lost == 0 && s.ready + s.in_flight + s.parked == 0 &&
                          killed >= int(plan.size()) && books.confirmed_and_again == 0;
     std::printf("it adds up: %s\n", adds_up ? "yes" : "NO");

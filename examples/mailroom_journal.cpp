@@ -316,7 +316,8 @@ std::string_view content_of(const endpoint_view& e, const stored_message& m) {
 }
 bool is_text(std::string_view content, plain::bytes body) {
     const auto kind = content.substr(0, content.find(';'));
-    const bool says_so = kind.starts_with("text/") || kind == "application/json" || kind == "application/xml" || kind.ends_with("+json") || kind.ends_with("+xml");
+    const bool says_so =
+        kind.starts_with("text/") || kind == "application/json" || kind == "application/xml" || kind.ends_with("+json") || kind.ends_with("+xml");
     return says_so && mailroom::detail::is_utf8(plain::as_text(body));
 }
 
@@ -418,13 +419,18 @@ void show(const endpoint_view& e, const stream_view& s, const stored_message& m)
             left.remove_prefix(std::min(end + 1, left.size()));
         }
     }
-    if (front.size() < m.body.size()) { std::printf("    ... and %s more; export has them all\n", plain::count(m.body.size() - front.size(), "byte").c_str()); }
+    if (front.size() < m.body.size()) {
+        std::printf("    ... and %s more; export has them all\n", plain::count(m.body.size() - front.size(), "byte").c_str());
+    }
 }
 
 /// `,"name":"value"`, or `,"name_base64":"..."` where it is no UTF-8.
 std::string field(const char* name, std::string_view value) {
     const bool texts = mailroom::detail::is_utf8(value);
-    return std::string(",\"").append(name).append(texts ? "\":" : "_base64\":").append(texts ? plain::quoted(value) : '"' + plain::base64(value) + '"');
+    return std::string(",\"")
+        .append(name)
+        .append(texts ? "\":" : "_base64\":")
+        .append(texts ? plain::quoted(value) : '"' + plain::base64(value) + '"');
 }
 std::string json_of(const mailroom::headers& headers) {
     std::string all;
@@ -447,9 +453,9 @@ std::string json_of(const mailroom::headers& headers) {
 
 std::string json_of(const endpoint_view& e, const stream_view& s, const stored_message& m) {
     const format::schema& schema = schema_of(e, m);
-    std::string j = "{\"endpoint\":" + plain::quoted(e.name) + ",\"partition\":" + std::to_string(s.partition) + ",\"offset\":" + std::to_string(m.head.offset) +
-                    ",\"time\":\"" + plain::time(m.head.time) + '"' + field("type", schema.type) + ",\"version\":" + std::to_string(schema.version) +
-                    field("content_type", content_of(e, m));
+    std::string j = "{\"endpoint\":" + plain::quoted(e.name) + ",\"partition\":" + std::to_string(s.partition) +
+                    ",\"offset\":" + std::to_string(m.head.offset) + ",\"time\":\"" + plain::time(m.head.time) + '"' + field("type", schema.type) +
+                    ",\"version\":" + std::to_string(schema.version) + field("content_type", content_of(e, m));
     if (e.is_queue()) {
         const fate f = s.readers.empty() ? fate() : fate_of(s.readers.front().second, m);
         j += std::string(",\"state\":\"") + fate_names[f.what] + "\",\"attempts\":" + std::to_string(f.attempts);
@@ -478,7 +484,8 @@ std::string json_of(const endpoint_view& e, const stream_view& s, const stored_m
     if (m.props.priority != 0) { j += ",\"priority\":" + std::to_string(m.props.priority); }
     if (!m.props.headers.empty()) { j += ",\"headers\":" + json_of(m.props.headers); }
     if (!m.props_readable) { j += ",\"properties\":null"; }
-    return j + (is_text(content_of(e, m), m.body) ? field("body", plain::as_text(m.body)) : ",\"body_base64\":\"" + plain::base64(m.body) + '"') + '}';
+    return j + (is_text(content_of(e, m), m.body) ? field("body", plain::as_text(m.body)) : ",\"body_base64\":\"" + plain::base64(m.body) + '"') +
+           '}';
 }
 
 // ----------------------------------------------------------------------------------------------------------------------------- commands
@@ -507,7 +514,8 @@ int list(const request& r) {
         types = std::max(types, plain::columns(type_of(e)));
     }
     if (!all.empty()) {
-        std::printf("%s  kind   %s  partitions  messages      dead      sent\n", plain::padded("name", names).c_str(), plain::padded("type", types).c_str());
+        std::printf("%s  kind   %s  partitions  messages      dead      sent\n", plain::padded("name", names).c_str(),
+                    plain::padded("type", types).c_str());
     }
     constexpr std::array modes{"exclusive", "failover", "shared", "keyed", "partitioned"};
     for (const auto& e : all) {
@@ -539,8 +547,9 @@ int list(const request& r) {
     }
     const auto& found = log->recovered();
     const auto queues = static_cast<std::uint64_t>(std::count_if(all.begin(), all.end(), [](const auto& e) { return e.is_queue(); }));
-    std::printf("%s%s, %s, %s, %s\n", all.empty() ? "" : "\n", plain::count(queues, "queue").c_str(), plain::count(all.size() - queues, "topic").c_str(),
-                plain::count(found.segments, "segment").c_str(), plain::size(found.bytes).c_str());
+    std::printf("%s%s, %s, %s, %s\n", all.empty() ? "" : "\n", plain::count(queues, "queue").c_str(),
+                plain::count(all.size() - queues, "topic").c_str(), plain::count(found.segments, "segment").c_str(),
+                plain::size(found.bytes).c_str());
     if (!found.clean) {
         std::printf("it was not closed: %s since the last checkpoint", plain::count(found.replayed, "record").c_str());
         std::printf(found.cut_bytes != 0 ? ", and %s of a write that was not finished\n" : "\n", plain::count(found.cut_bytes, "byte").c_str());

@@ -238,7 +238,7 @@ TEST_CASE("journal: a queue whose last handle went is opened with new options") 
 TEST_CASE("journal: two handles on a topic share it and its subscriptions") {
     home h;
     simulated_topic<> a(*h.journal, "t", {.partitions = 2});
-    std::optional<simulated_topic<>> b(std::in_place, *h.journal, "t", mailroom::topic_options<int>{.partitions = 2});
+    auto b = std::make_unique<simulated_topic<>>(*h.journal, "t", mailroom::topic_options<int>{.partitions = 2});
     auto s = a.subscribe("s");
     CHECK(b->subscriptions().size() == 1);
     b->publish(1);

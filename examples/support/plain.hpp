@@ -36,7 +36,8 @@ inline std::string line(std::string_view s) {
     for (std::size_t i = 0; i < s.size();) {
         const std::size_t n = character_at(s, i);
         const auto first = static_cast<unsigned char>(s[i]);
-        const bool control = n == 1 ? (first < 0x20 && first != '\t') || first == 0x7f : n == 2 && first == 0xc2 && static_cast<unsigned char>(s[i + 1]) < 0xa0;
+        const bool control =
+            n == 1 ? (first < 0x20 && first != '\t') || first == 0x7f : n == 2 && first == 0xc2 && static_cast<unsigned char>(s[i + 1]) < 0xa0;
         if (n != 0 && !control) {
             out.append(s, i, n);
             i += n;

@@ -19,7 +19,9 @@ public:
         if (argc > 1) {
             path_ = argv[1];
             std::filesystem::create_directories(path_);
-            if (!std::filesystem::is_empty(path_)) { throw std::runtime_error("'" + path_.string() + "' is not empty; the example wants a directory of its own"); }
+            if (!std::filesystem::is_empty(path_)) {
+                throw std::runtime_error("'" + path_.string() + "' is not empty; the example wants a directory of its own");
+            }
             return;
         }
         std::string pattern = (std::filesystem::temp_directory_path() / "mailroom-XXXXXX").string();

@@ -49,7 +49,7 @@ struct recovery_report {
     std::uint64_t cut_bytes = 0; ///< of a last write that a crash left incomplete
     std::uint64_t replayed = 0;  ///< records read since the last checkpoint
     std::uint64_t segments = 0;
-    std::uint64_t bytes = 0; ///< of all files
+    std::uint64_t bytes = 0; ///< of what is stored in all segments
 };
 
 /// What `verify` found.

@@ -449,13 +449,19 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
     return errc{};
 }
 
+/// A message lies here.
+template <class Files>
+void log_engine<Files>::take_place(const record& r, const segment_ptr& where) {
+    bool is_new = false;
+    const std::size_t which = where->add(r.head.stream, r.head.offset, r.head.position, is_new);
+    if (is_new) { extents_[r.head.stream].push_back({where, which, r.head.offset}); }
+}
+
 template <class Files>
 void log_engine<Files>::take(const record& r, const segment_ptr& where) {
     catalog_.take(r);
     if (r.head.kind == record_kind::message) {
-        bool is_new = false;
-        const std::size_t which = where->add(r.head.stream, r.head.offset, r.head.position, is_new);
-        if (is_new) { extents_[r.head.stream].push_back({where, which, r.head.offset}); }
+        take_place(r, where);
     } else if (r.head.kind == record_kind::moved) {
         moved_[r.head.stream].insert_or_assign(r.head.offset, spot{where, r.head.position});
     }

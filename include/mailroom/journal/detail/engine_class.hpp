@@ -247,16 +247,29 @@ private:
     void lock_directory();
     void open_all();
     void read_manifest(std::vector<std::string>& names);
-    bool decode_state(bytes_view body, const std::string& path);
+    bool decode_state(bytes_view body);
     void recover(std::vector<std::string>& names);
-    std::uint64_t replay(segment_ptr& last, std::vector<std::string>& names);
+    struct replay_state {
+        std::uint64_t at = 0;    // so far everything was taken in
+        std::uint64_t chain = 0; // the checksum of the last batch header
+        std::uint64_t lowest_incarnation = 0;
+        bool jumped = false;         // over damage: what follows has nothing to follow
+        std::uint64_t broken_at = 0; // why it does not go on
+        std::string what{};
+    };
+    std::uint64_t replay(segment_ptr& last, const std::vector<std::string>& names);
+    void index_again(const segment_ptr& s, std::uint64_t until);
+    void replay_segment(const segment_ptr& s, replay_state& r);
+    bool enter_next(segment_ptr& last, replay_state& r, const std::vector<std::string>& names);
+    void take_place(const record& r, const segment_ptr& where);
     void report(const std::string& path, std::uint64_t byte, std::string what);
     std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
-    std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from, std::uint64_t size);
+    std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from);
     void apply_recovered(const record& r, const segment_ptr& s);
     void open_last(const segment_ptr& last, std::uint64_t at);
     void begin_anew();
     void write_header(const segment_ptr& s);
+    void make_long_enough(const segment_ptr& s);
 
     const Files files_;
     const std::string directory_;
@@ -316,6 +329,7 @@ private:
     std::atomic<bool> has_spare_{false};
     std::atomic<bool> no_space_{false}; // the last failure was that
     std::atomic<std::uint64_t> segments_freed_{0};
+    std::atomic<std::uint64_t> messages_moved_{0};
     std::vector<std::weak_ptr<segment<Files>>> recently_opened_;
 };
 

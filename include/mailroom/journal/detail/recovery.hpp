@@ -107,6 +107,7 @@ void log_engine<Files>::lock_directory() {
         if (read_only_ && ec) { return; } // nobody can write here, so nobody does
         const std::string path = directory_ + '/' + lock_name;
         ec = until_done([&] { return files_.open(path, open_mode::write, lock_file_); });
+        if (ec == std::errc::no_such_file_or_directory && read_only_) { return; } // nobody has it, and nothing is changed
         if (ec == std::errc::no_such_file_or_directory) {
             ec = until_done([&] { return files_.open(path, open_mode::create, lock_file_); });
             if (ec == std::errc::file_exists) { ec = until_done([&] { return files_.open(path, open_mode::write, lock_file_); }); }
@@ -171,7 +172,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         if (wrong == nullptr) {
             seed_ = seed_of(id_);
             try {
-                if (decode_state(body, path)) { return; }
+                if (decode_state(body)) { return; }
                 wrong = "its contents make no sense";
             } catch (const error&) { wrong = "its contents make no sense"; }
         }
@@ -228,7 +229,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
 }
 
 template <class Files>
-bool log_engine<Files>::decode_state(bytes_view body, const std::string&) {
+bool log_engine<Files>::decode_state(bytes_view body) {
     wire_reader from(body);
     recovered_.clean = from.var() != 0;
     incarnation_.store(from.u64());
@@ -305,7 +306,13 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
         if (wrong == nullptr) { continue; }
         report(s->path(), 0, wrong);
         const bool cut = opened && segment_header::decode(std::span(head).first(got), h, version) == nullptr;
-        if (opened && !is_foreign && !cut && !read_only_) { write_header(s); }
+        if (opened && !is_foreign && !read_only_) {
+            if (cut) {
+                make_long_enough(s);
+            } else {
+                write_header(s);
+            }
+        }
         if (!opened || is_foreign) { // nothing of it can be had
             for (const run& r : s->runs()) {
                 std::erase_if(extents_[r.stream], [&](const extent& e) { return e.where == s; });
@@ -350,6 +357,16 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
     if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
 }
 
+/// What was cut off a segment is zeros from now on: damage where it was, and nowhere else.
+template <class Files>
+void log_engine<Files>::make_long_enough(const segment_ptr& s) {
+    auto opened = s->open(files_, open_mode::write);
+    if (!opened) { opened.error().raise(); }
+    auto ec = until_done([&] { return files_.truncate(**opened, s->byte_of(s->end())); });
+    if (!ec) { ec = until_done([&] { return files_.sync_all(**opened); }); }
+    if (ec) { io_failure("cannot write to", s->path(), ec).raise(); }
+}
+
 /// A header that is damaged says again what the name of its file says.
 template <class Files>
 void log_engine<Files>::write_header(const segment_ptr& s) {
@@ -377,7 +394,7 @@ void log_engine<Files>::open_last(const segment_ptr& last, std::uint64_t at) {
     const std::uint64_t end = last->byte_of(at);
     std::uint64_t size = 0;
     auto ec = until_done([&] { return files_.size(*current_file_, size); });
-    if (!ec && size > end && !recovered_.clean) {
+    if (!ec && (size > end ? !recovered_.clean : size < end)) {
         ec = until_done([&] { return files_.truncate(*current_file_, end); });
         size = end;
     }
@@ -415,178 +432,159 @@ void log_engine<Files>::apply_recovered(const record& r, const segment_ptr& s) {
     ++recovered_.replayed;
 }
 
-/// Reads what was committed after the checkpoint. Returns where it ends; `last` is the segment that ends there.
+/// Of the segment that was open, the places of what was committed before the checkpoint are made again.
 template <class Files>
-std::uint64_t log_engine<Files>::replay(segment_ptr& last, std::vector<std::string>& names) {
-    std::uint64_t at = applied_, chain = applied_chain_, lowest_incarnation = incarnation_.load();
-    durable_ = applied_durable_;
-    const std::uint64_t checkpoint_at = at;
-    const bool no_manifest = catalog_.next_stream() == 1 && catalog_.endpoints().empty() && recovered_.damages.size() != 0;
-    auto where = segments_.upper_bound(at);
-    if (where != segments_.begin()) { --where; }
-    if (where == segments_.end() || where->second->sealed()) {
-        if (where != segments_.end() && where->second->end() == at) {
-            // The checkpoint stands at the very end of a sealed one: goes on in the next, if there is one.
+void log_engine<Files>::index_again(const segment_ptr& s, std::uint64_t until) {
+    s->set_end(until);
+    auto opened = s->open(files_, open_mode::read);
+    if (!opened) { opened.error().raise(); }
+    file_window<Files> window(files_, **opened, s->path());
+    bool is_lost = false;
+    for (std::uint64_t at = s->first(); at < until;) { // record by record: what is damaged has no place
+        const bytes_view front = window.at(s->byte_of(at), batch_header::size);
+        if (front.size() < record_header::size) {
+            report(s->path(), s->byte_of(at), "the file ends before its time");
+            return;
         }
-        last = nullptr;
-    } else {
-        last = where->second;
-    }
-    // Of the segment that was open, the places of what was committed before the checkpoint are made again.
-    bool jumped = no_manifest;
-    if (last != nullptr && last->first() < at) {
-        last->set_end(at);
-        std::map<std::uint32_t, offset> next;
-        const auto note = [&](const record& r) {
-            if (r.head.kind != record_kind::message || !catalog_.streams().contains(r.head.stream)) { return; }
-            bool is_new = false;
-            const std::size_t which = last->add(r.head.stream, r.head.offset, r.head.position, is_new);
-            if (is_new) { extents_[r.head.stream].push_back({last, which, r.head.offset}); }
-        };
-        bool is_lost = false;
-        auto opened = last->open(files_, open_mode::read);
-        if (!opened) { opened.error().raise(); }
-        file_window<Files> window(files_, **opened, last->path());
-        for (std::uint64_t p = last->first(); p < at;) { // record by record: what is damaged has no place
-            batch_header b;
-            const bytes_view front = window.at(last->byte_of(p), record_header::size);
-            if (front.size() < record_header::size) {
-                report(last->path(), last->byte_of(p), "the file ends before its time");
-                break;
-            }
-            if (batch_header::decode(window.at(last->byte_of(p), batch_header::size), p, seed_, b)) {
-                p += batch_header::size;
-                continue;
-            }
-            record_header h;
-            const bool is_record = record_header::decode(window.at(last->byte_of(p), record_header::size), p, seed_, h);
-            const auto r = is_record ? decode_record(window.at(last->byte_of(p), h.whole()), p, seed_) : std::nullopt;
-            if (r) {
-                note(*r);
-                p += h.whole();
-                is_lost = false;
-                continue;
-            }
-            if (!is_lost) { report(last->path(), last->byte_of(p), "a record is damaged"); }
-            is_lost = true;
-            p += alignment;
-        }
-    }
-    while (true) {
-        bool progressed = false;
-        std::string what = "the stream of batches ends";
-        std::uint64_t broken_at = at;
-        if (last != nullptr) {
-            auto opened = last->open(files_, open_mode::read);
-            if (!opened) { opened.error().raise(); }
-            file_window<Files> window(files_, **opened, last->path());
-            std::vector<record> records;
-            for (;;) {
-                batch_header h;
-                broken_at = at;
-                what = "the header of a batch is damaged";
-                if (!batch_header::decode(window.at(last->byte_of(at), batch_header::size), at, seed_, h)) { break; }
-                if (!jumped && (h.previous != chain || h.incarnation < lowest_incarnation)) {
-                    what = "a batch does not follow the one before";
-                    break;
-                }
-                const bytes_view body = window.at(last->byte_of(at) + batch_header::size, static_cast<std::size_t>(h.length));
-                records.clear();
-                bool whole = body.size() == h.length;
-                for (std::size_t done = 0; whole && done < body.size();) {
-                    broken_at = at + batch_header::size + done;
-                    const auto r = decode_record(body.subspan(done), broken_at, seed_);
-                    whole = r.has_value();
-                    if (!r) { break; }
-                    records.push_back(*r);
-                    done += r->head.whole();
-                }
-                what = "a record is damaged";
-                if (!whole || records.size() != h.records) { break; }
-                try {
-                    for (const record& r : records) { apply_recovered(r, last); }
-                } catch (const error& e) {
-                    what = e.what();
-                    break;
-                }
-                at += batch_header::size + h.length;
-                chain = load_le<std::uint64_t>(window.at(last->byte_of(h.position), 8).data());
-                lowest_incarnation = h.incarnation;
-                durable_ = std::max(durable_, h.durable_upto);
-                jumped = false;
-                progressed = true;
-                last->set_end(at);
-                recovered_.clean = false;
-            }
-        }
-        // Goes on in the segment that begins here, if there is one.
-        const std::string next_name = file_name(at, ".log");
-        if ((last == nullptr || at != last->first()) && std::binary_search(names.begin(), names.end(), next_name)) {
-            auto next = std::make_shared<segment<Files>>(directory_, at);
-            auto opened = next->open(files_, open_mode::read);
-            if (!opened) { opened.error().raise(); }
-            std::array<std::byte, segment_header::size> head;
-            std::size_t got = 0;
-            segment_header h;
-            std::uint32_t version = 0;
-            if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", next->path(), ec).raise(); }
-            const char* const wrong = segment_header::decode(std::span(head).first(got), h, version);
-            if (wrong == other_version) { fail(errc::corrupt, next->path() + ": " + wrong); }
-            bool goes_on = wrong == nullptr && h.id == id_ && h.first == at;
-            if (!goes_on) { // of a crash while it was made, or damaged
-                bool remains = false;
-                recovered_.cut_bytes = 0;
-                if (std::max(durable_, durable_beyond(next, at, names, remains)) > at) {
-                    report(next->path(), 0, wrong != nullptr ? wrong : "the file is a segment of another journal, or another one of this");
-                    goes_on = wrong != nullptr;
-                    jumped = true;
-                    if (goes_on && !read_only_) { write_header(next); }
-                }
-            }
-            if (goes_on) {
-                if (last != nullptr) {
-                    last->seal();
-                    if (last->has_places()) { unindexed_.push_back(last); }
-                }
-                if (!segments_.contains(at)) { segments_.emplace(at, next); }
-                last = segments_.at(at);
-                durable_ = std::max(durable_, at); // one is begun when the one before is safe
-                continue;
-            }
-        }
-        // The end, or damage: whatever was ever safe has to be there.
-        bool remains = false;
-        const std::uint64_t safe = std::max(durable_, last != nullptr ? durable_beyond(last, at, names, remains) : durable_);
-        if (last == nullptr || at >= safe) {
-            if (last != nullptr && remains) { recovered_.clean = false; }
-            break;
-        }
-        static_cast<void>(progressed);
-        report(last->path(), last->byte_of(broken_at), what);
-        const std::uint64_t resumed = salvage_from(last, at, safe);
-        jumped = true;
-        recovered_.clean = false;
-        if (resumed != 0) {
-            at = resumed;
-            last->set_end(at);
+        batch_header b;
+        if (batch_header::decode(front, at, seed_, b)) {
+            at += batch_header::size;
             continue;
         }
-        // Nothing more in this segment: the next one there is.
-        std::uint64_t next = 0;
-        for (const std::string& n : names) {
-            const auto first = position_in(n, ".log");
-            if (first && *first > last->first() && *first > at && (next == 0 || *first < next)) { next = *first; }
+        record_header h;
+        const bool is_record = record_header::decode(front, at, seed_, h);
+        const auto r = is_record ? decode_record(window.at(s->byte_of(at), h.whole()), at, seed_) : std::nullopt;
+        if (!r) {
+            if (!is_lost) { report(s->path(), s->byte_of(at), "a record is damaged"); }
+            is_lost = true;
+            at += alignment;
+            continue;
         }
-        if (next == 0) {
-            at = std::max(at, std::min(safe, last->end()));
+        is_lost = false;
+        if (h.kind == record_kind::message && catalog_.streams().contains(h.stream)) { take_place(*r, s); }
+        at += h.whole();
+    }
+}
+
+/// Takes in the batches of one segment, as far as they go on.
+template <class Files>
+void log_engine<Files>::replay_segment(const segment_ptr& s, replay_state& r) {
+    auto opened = s->open(files_, open_mode::read);
+    if (!opened) { opened.error().raise(); }
+    file_window<Files> window(files_, **opened, s->path());
+    std::vector<record> records;
+    for (;;) {
+        batch_header h;
+        r.broken_at = r.at;
+        r.what = "the header of a batch is damaged";
+        const bytes_view front = window.at(s->byte_of(r.at), batch_header::size);
+        if (!batch_header::decode(front, r.at, seed_, h)) { return; }
+        const auto check = load_le<std::uint64_t>(front.data());
+        if (!r.jumped && (h.previous != r.chain || h.incarnation < r.lowest_incarnation)) {
+            r.what = "a batch does not follow the one before";
+            return;
+        }
+        const bytes_view body = window.at(s->byte_of(r.at) + batch_header::size, static_cast<std::size_t>(h.length));
+        records.clear();
+        bool whole = body.size() == h.length;
+        for (std::size_t done = 0; whole && done < body.size();) {
+            r.broken_at = r.at + batch_header::size + done;
+            const auto one = decode_record(body.subspan(done), r.broken_at, seed_);
+            whole = one.has_value();
+            if (!whole) { break; }
+            records.push_back(*one);
+            done += one->head.whole();
+        }
+        r.what = "a record is damaged";
+        if (!whole || records.size() != h.records) { return; }
+        try {
+            for (const record& one : records) { apply_recovered(one, s); }
+        } catch (const error& e) {
+            r.what = e.what();
+            return;
+        }
+        r.at += batch_header::size + h.length;
+        r.chain = check;
+        r.lowest_incarnation = h.incarnation;
+        r.jumped = false;
+        durable_ = std::max(durable_, h.durable_upto);
+        s->set_end(r.at);
+        recovered_.clean = false;
+    }
+}
+
+/// Goes on in the segment that begins where the one before ended, if there is one.
+template <class Files>
+bool log_engine<Files>::enter_next(segment_ptr& last, replay_state& r, const std::vector<std::string>& names) {
+    if ((last != nullptr && r.at == last->first()) || !std::binary_search(names.begin(), names.end(), file_name(r.at, ".log"))) { return false; }
+    auto next = std::make_shared<segment<Files>>(directory_, r.at);
+    auto opened = next->open(files_, open_mode::read);
+    if (!opened) { opened.error().raise(); }
+    std::array<std::byte, segment_header::size> head;
+    std::size_t got = 0;
+    segment_header h;
+    std::uint32_t version = 0;
+    if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", next->path(), ec).raise(); }
+    const char* const wrong = segment_header::decode(std::span(head).first(got), h, version);
+    if (wrong == other_version) { fail(errc::corrupt, next->path() + ": " + wrong); }
+    if (wrong != nullptr || h.id != id_ || h.first != r.at) { // of a crash while it was made, or damaged
+        bool remains = false;
+        recovered_.cut_bytes = 0;
+        if (std::max(durable_, durable_beyond(next, r.at, names, remains)) <= r.at) { return false; }
+        report(next->path(), 0, wrong != nullptr ? wrong : "the file is a segment of another journal, or another one of this");
+        r.jumped = true;
+        if (wrong == nullptr) { return false; }
+        if (!read_only_) { write_header(next); }
+    }
+    if (last != nullptr) {
+        last->seal();
+        if (last->has_places()) { unindexed_.push_back(last); }
+    }
+    last = segments_.try_emplace(r.at, next).first->second;
+    durable_ = std::max(durable_, r.at); // one is begun when the one before is safe
+    return true;
+}
+
+/// Reads what was committed after the checkpoint. Returns where it ends; `last` is the segment that ends there.
+template <class Files>
+std::uint64_t log_engine<Files>::replay(segment_ptr& last, const std::vector<std::string>& names) {
+    replay_state r{.at = applied_, .chain = applied_chain_, .lowest_incarnation = incarnation_.load()};
+    r.jumped = catalog_.endpoints().empty() && !recovered_.damages.empty(); // there is no manifest, so nothing to follow
+    durable_ = applied_durable_;
+    auto where = segments_.upper_bound(r.at);
+    if (where != segments_.begin()) { --where; }
+    last = where != segments_.end() && !where->second->sealed() ? where->second : nullptr;
+    if (last != nullptr && last->first() < r.at) { index_again(last, r.at); }
+    for (;;) {
+        if (last != nullptr) { replay_segment(last, r); }
+        if (enter_next(last, r, names)) { continue; }
+        // The end, or damage: whatever was ever safe has to be there.
+        if (last == nullptr) { break; }
+        bool remains = false;
+        const std::uint64_t safe = std::max(durable_, durable_beyond(last, r.at, names, remains));
+        if (r.at >= safe) {
+            if (remains) { recovered_.clean = false; }
             break;
         }
-        at = next;
-        last->set_end(at);
+        report(last->path(), last->byte_of(r.broken_at), r.what);
+        r.jumped = true;
+        recovered_.clean = false;
+        std::uint64_t next = salvage_from(last, r.at);
+        if (next == 0) { // nothing more in this segment: the next one there is
+            for (const std::string& n : names) {
+                const auto first = position_in(n, ".log");
+                if (first && *first > last->first() && *first > r.at && (next == 0 || *first < next)) { next = *first; }
+            }
+        }
+        if (next == 0) {
+            r.at = std::max(r.at, std::min(safe, last->end()));
+            break;
+        }
+        r.at = next;
+        last->set_end(r.at);
     }
-    static_cast<void>(checkpoint_at);
-    applied_chain_ = chain;
-    return at;
+    applied_chain_ = r.chain;
+    return r.at;
 }
 
 /// Up to where everything was once safe, as far as what lies beyond `from` can tell. `remains`: there is something of this life of the file.
@@ -633,7 +631,7 @@ std::uint64_t log_engine<Files>::durable_beyond(const segment_ptr& s, std::uint6
 
 /// Takes in what is intact of a damaged batch, and says where the next whole one begins; 0: there is none in this segment.
 template <class Files>
-std::uint64_t log_engine<Files>::salvage_from(const segment_ptr& s, std::uint64_t from, std::uint64_t) {
+std::uint64_t log_engine<Files>::salvage_from(const segment_ptr& s, std::uint64_t from) {
     recovered_.cut_bytes = 0;
     auto opened = s->open(files_, open_mode::read);
     if (!opened) { return 0; }

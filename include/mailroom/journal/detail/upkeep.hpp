@@ -332,7 +332,10 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
                 d.properties = r.head.properties;
                 d.time = r.head.time;
                 d.offset = r.head.offset;
-                if (place({&d, 1}, admission(), nullptr).taken) { done += d.whole(); }
+                if (place({&d, 1}, admission(), nullptr).taken) {
+                    done += d.whole();
+                    messages_moved_.fetch_add(1, std::memory_order_relaxed);
+                }
             },
             [](unsigned, const damage*) {});
     }
@@ -464,7 +467,7 @@ template <class Files>
 compact_report log_engine<Files>::compact(const progress& tell) {
     compact_report report;
     report.bytes_before = bytes_stored();
-    const std::uint64_t freed = segments_freed_.load(std::memory_order_relaxed);
+    const std::uint64_t freed = segments_freed_.load(std::memory_order_relaxed), moved = messages_moved_.load(std::memory_order_relaxed);
     flush();
     const std::lock_guard lock(upkeep_);
     {
@@ -492,7 +495,6 @@ compact_report log_engine<Files>::compact(const progress& tell) {
             }
             const std::uint64_t bytes = move_survivors(all[i], a_step);
             if (bytes == 0) { break; }
-            ++report.messages_moved;
             flush();
         }
         if (tell) { tell(static_cast<double>(i + 1) / static_cast<double>(all.size() + 1)); }
@@ -505,6 +507,7 @@ compact_report log_engine<Files>::compact(const progress& tell) {
         remove_doomed();
     }
     report.segments_freed = segments_freed_.load(std::memory_order_relaxed) - freed;
+    report.messages_moved = messages_moved_.load(std::memory_order_relaxed) - moved;
     report.bytes_after = bytes_stored();
     if (tell) { tell(1); }
     return report;
