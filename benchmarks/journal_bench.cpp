@@ -382,7 +382,7 @@ void receive_tables(results& all, const scale& how) {
                 return true;
             };
             const std::size_t many = std::min<std::size_t>(how.quick ? 10'000 : 400'000, how.most_bytes() / length);
-            const std::size_t few = (how.quick ? 200u : p == 1 ? 5'000u : p == 8 ? 20'000u : 50'000u);
+            const std::size_t few = how.quick ? 200 : p == 1 ? 2'000 : p == 8 ? 10'000 : 20'000;
             const std::string base = "send, each waits";
             // Senders at work, and one who receives: each of his acks goes with the next batch.
             const kept<journal_store> both(how.journal(), how.until_used());
@@ -674,7 +674,7 @@ std::vector<double> amplification(std::uint64_t n, std::size_t length, Send send
 
 void amplification_tables(results& all, const scale& how) {
     for (const std::size_t length : {std::size_t{100}, kib}) {
-        const std::uint64_t few = how.quick ? 200 : 4'000, many = how.quick ? 2'000 : 100'000;
+        const std::uint64_t few = how.quick ? 200 : 1'000, many = how.quick ? 2'000 : 100'000;
         const auto ours = [&](std::string name, std::size_t used, auto send) {
             const kept<journal_store> store(how.journal(), used);
             return contestant{std::move(name), [=] {

@@ -10,3 +10,6 @@
 # include <mailroom/store/transient.hpp>
 # include <mailroom/store/transient_topic.hpp>
 #endif
+#if __has_include(<xxhash.h>) && __has_include(<boost/pfr/core.hpp>)
+# include <mailroom/journal.hpp>
+#endif
