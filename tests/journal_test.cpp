@@ -69,7 +69,7 @@ errc thrown_by(Act act, std::string* sentence = nullptr) {
     try {
         act();
     } catch (const mailroom::error& e) {
-        if (e.kind() != errc::closed) { CHECK(std::string(e.what()).size() > 10); }
+        if (e.kind() != errc::closed && e.kind() != errc::not_found) { CHECK(std::string(e.what()).size() > 10); }
         if (sentence != nullptr) { *sentence = e.what(); }
         return e.kind();
     }
@@ -1210,14 +1210,9 @@ TEST_CASE("journal: a queue of many messages is not read to be opened, and reads
     {
         simulated_queue<> q(*h.journal, "q");
         for (int i = 0; i < many; ++i) { q.send(i); }
-        for (int i = 0; i < many; i += 100) {
-            std::vector<mailroom::delivery<int>> list;
-            q.receive_many(list, 100);
-            for (auto& d : list) {
-                if (*d % 7 != 0) { d.ack(); }
-            }
-            for (auto& d : list) { d.release(); }
-        }
+        std::vector<mailroom::delivery<int>> list;
+        q.receive_many(list, many);
+        for (auto& d : list) { CHECK((*d % 7 != 0 ? d.ack() : d.release())); }
     }
     h.reopen();
     simulated_queue<> q(*h.journal, "q");

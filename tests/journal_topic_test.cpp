@@ -749,6 +749,7 @@ TEST_CASE("journal topic: statistics of subscriptions across a restart") {
     CHECK(now.sent == 10);
     CHECK(now.acked == 4);
     CHECK(now.dead == 1);
-    CHECK(now.ready == 5);
+    CHECK(now.ready == 4);
+    CHECK(now.parked == 1); // the last delivery was forgotten, which is a failure
     CHECK(now.redelivered == 1);
 }

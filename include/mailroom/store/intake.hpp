@@ -138,7 +138,9 @@ public:
         }
         if (self().journal() != nullptr) [[unlikely]] {
             shipment all;
-            for (std::size_t i = 0; i < n; ++i) { self().journal()->pack(all, look(i), nullptr); }
+            for (std::size_t i = 0; i < n; ++i) {
+                if (failure why = self().journal()->pack(all, look(i), nullptr); why.kind() != errc{}) { return why; }
+            }
             return store(all, n, bytes, nullptr, deadline, stop);
         }
         const auto once = [&] { return attempt_many(n, bytes, look, put); };
@@ -155,7 +157,7 @@ public:
             return Receipt(done ? result<std::invoke_result_t<Read, offset>>(read(*done)) : result<std::invoke_result_t<Read, offset>>(done.error()));
         }
         shipment one;
-        self().journal()->pack(one, value, props);
+        if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return Receipt(std::move(why)); }
         pending_outcome* pending = nullptr;
         result<offset> done = store(one, 1, footprint_of(value), props, clock::never, stop_token(), &pending);
         if (pending != nullptr) { return Receipt(*pending, +read); }
@@ -261,7 +263,7 @@ private:
     // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
     result<offset> store(T& value, properties* props, duration deadline, const stop_token& stop) {
         shipment one;
-        self().journal()->pack(one, value, props);
+        if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
         return store(one, 1, footprint_of(value), props, deadline, stop);
     }
     result<offset> store(shipment& all, std::size_t n, std::size_t bytes, const properties* props, duration deadline, const stop_token& stop,

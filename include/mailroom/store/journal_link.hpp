@@ -123,7 +123,7 @@ public:
 
     // ------------------------------------------------------------------------------------------------------------------------- link
 
-    void pack(shipment& s, const T& value, const properties* props) override {
+    failure pack(shipment& s, const T& value, const properties* props) override {
         shipment::piece p;
         p.start = s.bytes.size();
         if (props != nullptr && *props != no_properties) { encode_properties(*props, s.bytes); }
@@ -131,8 +131,8 @@ public:
         codec<T>::encode(value, s.bytes);
         const std::size_t length = s.bytes.size() - p.start;
         if (length > log_->largest_batch()) {
-            fail(errc::too_large, "the message takes " + std::to_string(length) + " bytes; a journal takes half a segment (segment_bytes) at most, here " +
-                                      std::to_string(log_->largest_batch()));
+            return {errc::too_large, "the message takes " + std::to_string(length) + " bytes; a journal takes half a segment (segment_bytes) at most, here " +
+                                         std::to_string(log_->largest_batch())};
         }
         p.length = static_cast<std::uint32_t>(length);
         const std::size_t padding = padded(length) - length;
@@ -144,6 +144,7 @@ public:
         } else {
             s.more.push_back(p);
         }
+        return errc{};
     }
     placed place(shipment& s, const admission& admit, ticket* t) override {
         const auto make = [&](const shipment::piece& p) {

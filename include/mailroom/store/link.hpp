@@ -115,8 +115,8 @@ protected:
 template <class T>
 class link : public link_base, public loader<T> {
 public:
-    /// Encodes a message as one more of a shipment. Throws what its codec throws, std::bad_alloc.
-    virtual void pack(shipment& s, const T& value, const properties* props) = 0;
+    /// Encodes a message as one more of a shipment; errc{}, or why it cannot be stored. Throws what its codec throws, std::bad_alloc.
+    [[nodiscard]] virtual failure pack(shipment& s, const T& value, const properties* props) = 0;
 };
 
 } // namespace mailroom::detail

@@ -153,6 +153,7 @@ public:
             cursor_.step();
             const cursor::rest left = cursor_.remaining();
             if (left == cursor::rest::nothing) { return true; }
+            if (is_gone()) { return false; }
             if (left == cursor::rest::momentarily) {
                 clock_.relax(round++);
                 continue;

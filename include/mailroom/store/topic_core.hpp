@@ -243,6 +243,7 @@ public:
         close();
         for (unsigned round = 0;;) {
             each([](group<T>& g) { g.catch_up(); });
+            if (is_gone()) { return false; }
             const cursor::rest left = remaining();
             if (left == cursor::rest::nothing) { return true; }
             clock& c = common_.time.clock();
