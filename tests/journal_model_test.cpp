@@ -78,7 +78,7 @@ public:
 
 private:
     std::map<offset, std::uint64_t> lapses_, extended_; // of whose deliveries
-    std::size_t not_taken_ = 0; // dropped by drop_newest
+    std::size_t not_taken_ = 0;                         // dropped by drop_newest
 };
 
 /// The face of a queue in a journal, which can be opened again: both, or the queue alone.
@@ -104,26 +104,42 @@ public:
     }
 
     template <class... A>
-    auto try_send(A&&... a) { return queue_->try_send(std::forward<A>(a)...); }
+    auto try_send(A&&... a) {
+        return queue_->try_send(std::forward<A>(a)...);
+    }
     template <class... A>
-    auto send_for(A&&... a) { return queue_->send_for(std::forward<A>(a)...); }
+    auto send_for(A&&... a) {
+        return queue_->send_for(std::forward<A>(a)...);
+    }
     template <class... A>
-    auto send(A&&... a) { return queue_->send(std::forward<A>(a)...); }
+    auto send(A&&... a) {
+        return queue_->send(std::forward<A>(a)...);
+    }
     template <class... A>
-    auto emplace(A&&... a) { return queue_->emplace(std::forward<A>(a)...); }
+    auto emplace(A&&... a) {
+        return queue_->emplace(std::forward<A>(a)...);
+    }
     template <class... A>
-    auto send_async(A&&... a) { return queue_->send_async(std::forward<A>(a)...); }
+    auto send_async(A&&... a) {
+        return queue_->send_async(std::forward<A>(a)...);
+    }
     template <class A>
-    auto send_many(A&& a) { return queue_->send_many(std::forward<A>(a)); }
+    auto send_many(A&& a) {
+        return queue_->send_many(std::forward<A>(a));
+    }
     auto try_receive() { return queue_->try_receive(); }
     auto receive_for(duration d) { return queue_->receive_for(d); }
     auto receive_many(std::vector<mailroom::delivery<T>>& list, std::size_t n) { return queue_->receive_many(list, n); }
     auto try_pop() { return queue_->try_pop(); }
     auto pop_for(duration d) { return queue_->pop_for(d); }
     template <class Out>
-    auto pop_many(Out out, std::size_t n) { return queue_->pop_many(out, n); }
+    auto pop_many(Out out, std::size_t n) {
+        return queue_->pop_many(out, n);
+    }
     template <class Fn>
-    void browse(Fn fn) const { queue_->browse(fn); }
+    void browse(Fn fn) const {
+        queue_->browse(fn);
+    }
     auto& dead() { return queue_->dead(); }
     auto statistics() const { return queue_->statistics(); }
     auto purge() { return queue_->purge(); }
@@ -137,7 +153,10 @@ public:
 
 private:
     void open() {
-        if (!journal_) { journal_.emplace("journal", mailroom::journal_options{.durability = durability, .segment_bytes = 1 << 16, .clock = options_.clock}, disk_); }
+        if (!journal_) {
+            journal_.emplace("journal", mailroom::journal_options{.durability = durability, .segment_bytes = 1 << 16, .clock = options_.clock},
+                             disk_);
+        }
         queue_.emplace(*journal_, "queue", options_);
     }
 
@@ -210,9 +229,7 @@ bool run(std::uint64_t seed, const settings& o, int length) {
     constexpr mailroom::durability promises[] = {mailroom::durability::none, mailroom::durability::write, mailroom::durability::commit};
     lasting_queue<T>::durability = promises[d.below(3)];
     std::vector<step> list;
-    for (auto& op : draw(d, o, length)) {
-        list.push_back({std::move(op), d.percent(5)});
-    }
+    for (auto& op : draw(d, o, length)) { list.push_back({std::move(op), d.percent(5)}); }
     auto found = part<T>(o, list);
     if (!found) { return true; }
     found = shorten<T>(o, std::move(*found));

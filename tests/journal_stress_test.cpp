@@ -304,8 +304,7 @@ void restarts(std::uint64_t seed, durability promise, std::uint32_t each, int ro
                     if (got->ack()) { of_queue.settled(m); }
                 }
             });
-            threads.emplace_back([&] {
-                auto s = t.subscribe("s", o);
+            threads.emplace_back([&, s = t.subscribe("s", o)]() mutable {
                 while (auto got = s.receive()) {
                     const note m = **got;
                     if (got->ack()) { of_topic.settled(m); }

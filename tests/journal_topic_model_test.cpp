@@ -721,7 +721,6 @@ private:
         for (int p = 0; p < s_.partitions; ++p) {
             const auto at = static_cast<std::size_t>(p);
             const offset head = log_[at].size();
-            static_cast<void>(topic_->first_offset(p)); // KNOWN7
             if (topic_->next_offset(p) != head) { blame("next offset"); }
             const std::set<offset> there = contents(at);
             const offset first = there.empty() ? head : *there.begin();

@@ -49,18 +49,20 @@ inline void cursor::restore(offset until) {
     trim_dead(s);
 }
 
+/// The oldest that nobody holds, taken out of the lane if it is there; nullptr: there is none, or no memory to see it with.
+inline entry* cursor::oldest(session& s) noexcept {
+    try {
+        while (index_.oldest() == nullptr && next() < host_.head()) { absorb(s, host_.head(), 1); }
+    } catch (...) {}
+    return index_.oldest();
+}
+
 inline bool cursor::drop_oldest() noexcept {
     session s(*this);
     const duration now = clock_.now();
     step(s, now);
-    entry* e = index_.oldest();
-    if (e == nullptr) {
-        try {
-            absorb(s, host_.head(), 1);
-        } catch (...) { return false; }
-        e = index_.oldest();
-        if (e == nullptr) { return false; }
-    }
+    entry* const e = oldest(s);
+    if (e == nullptr) { return false; }
     ++dropped_;
     ++unacked_;
     index_.take_out(*e);
@@ -72,12 +74,8 @@ inline bool cursor::drop_oldest() noexcept {
 inline duration cursor::oldest_droppable() noexcept {
     session s(*this);
     step(s, clock_.now());
-    if (index_.oldest() == nullptr) {
-        try {
-            absorb(s, host_.head(), 1);
-        } catch (...) {}
-    }
-    return index_.oldest() != nullptr ? index_.oldest()->sent : clock::never;
+    const entry* const e = oldest(s);
+    return e != nullptr ? e->sent : clock::never;
 }
 
 inline cursor::drop_outlook cursor::droppable() noexcept {
@@ -532,12 +530,12 @@ inline void cursor::clear() noexcept {
         host_.end(*e);
         index_.recycle(*e);
     }
-    const offset head = options_.shares_bodies || options_.recorded ? 0 : host_.head();
+    const offset head = options_.shares_bodies || options_.loaded ? 0 : host_.head();
     for (offset o = stopped_at_; o < head; ++o) { end_slot(host_.block_of(o), index_in_span(o)); }
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span; ++i) {
             const auto kind = lane_state::kind(p.state[i].load(std::memory_order_acquire));
-            const bool unread = kind == lane_state::fresh && options_.recorded && !options_.shares_bodies && host_.is_filled(p.block, i);
+            const bool unread = kind == lane_state::fresh && options_.loaded && !options_.shares_bodies && host_.is_filled(p.block, i);
             if (kind == lane_state::lost || kind == lane_state::deferred || unread) { end_slot(p.block, i); }
         }
         host_.release_block(p.first, p.block);

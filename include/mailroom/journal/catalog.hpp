@@ -145,6 +145,13 @@ public:
         case record_kind::schema: known_endpoint(r.head.stream).schemas.push_back(read_schema(from)); break;
         case record_kind::subscription: subscribe(r.head.stream, from); break;
         case record_kind::removal: forget(r.head.stream, from.text()); break;
+        case record_kind::deduplication: {
+            const endpoint_shape now = read_shape(from);
+            endpoint_shape& shape = known_endpoint(r.head.stream).shape;
+            shape.dedup_window = now.dedup_window;
+            shape.dedup_until_settled = now.dedup_until_settled;
+            break;
+        }
         default: fail(errc::corrupt, "a record of unknown kind");
         }
     }
@@ -274,7 +281,6 @@ public:
         if (at != streams_.end()) { at->second.next = std::max(at->second.next, next); }
     }
 
-private:
     static void write_shape(wire_writer& to, const endpoint_shape& s) {
         to.var(static_cast<std::uint64_t>(s.kind));
         to.var(s.partitions);
@@ -283,6 +289,8 @@ private:
         to.i64(s.dedup_window);
         to.var(s.dedup_until_settled ? 1 : 0);
     }
+
+private:
     static endpoint_shape read_shape(wire_reader& from) {
         endpoint_shape s;
         const std::uint64_t kind = from.var();

@@ -138,6 +138,7 @@ enum class record_kind : std::uint16_t {
     schema = 7,       // one more way its bodies are encoded
     subscription = 8, // a durable one is declared
     removal = 9,      // and forgotten
+    deduplication = 10, // which ids of an endpoint are kept from now on
 };
 
 /// In front of each record.
@@ -206,15 +207,18 @@ struct sealed_file {
 
     /// `body` in its frame.
     static std::vector<std::byte> encode(std::uint64_t word, const journal_id& id, std::uint64_t number, bytes_view body) {
-        std::vector<std::byte> file(head);
-        store_le(file.data() + 8, word);
-        store_le(file.data() + 16, format_version);
-        store_le(file.data() + 20, std::uint32_t{0});
-        std::memcpy(file.data() + 24, id.data(), id.size());
-        store_le(file.data() + 40, number);
-        store_le(file.data() + 48, static_cast<std::uint64_t>(body.size()));
-        file.insert(file.end(), body.begin(), body.end());
-        store_le(file.data(), checksum({file.data() + 8, file.size() - 8}, seed_of(id)));
+        std::vector<std::byte> file;
+        file.reserve(head + body.size());
+        wire_writer to(file);
+        to.u64(0); // the checksum's place
+        to.u64(word);
+        to.u64(format_version); // 32 bits, and as many zeros
+        to.raw(id);
+        to.u64(number);
+        to.u64(body.size());
+        to.raw(body);
+        const std::uint64_t check = checksum(bytes_view(file).subspan(8), seed_of(id));
+        store_le(&file.front(), check);
         return file;
     }
     /// What is wrong with `file`, or nullptr and its parts.

@@ -63,6 +63,7 @@ public:
                                                                      .max_dead = o.max_dead,
                                                                      .drops_oldest = o.overflow == overflow::drop_oldest,
                                                                      .begin = stored != nullptr ? stored->floor() : 0,
+                                                                     .loaded = stored != nullptr,
                                                                      .recorded = stored != nullptr}),
           intake_of(stream<T>::readers::one, stored.get()), inspection<T>(o.validate), link_(std::move(stored)), timing_(o.clock), clock_(timing_.clock()), lease_(o.lease), has_priorities_(o.priorities > 1),
           is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr && link_ == nullptr), bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {

@@ -232,7 +232,7 @@ private:
         if (rules_.bytes == 0 && !rules_.compact) { return; }
         const std::lock_guard lock(mutex_);
         try {
-            if (rules_.bytes != 0) { sent_bytes_.push_back({first, n, bytes}); }
+            for (std::size_t i = 0; rules_.bytes != 0 && i < n; ++i) { sent_bytes_.push_back({first + i, bytes / n}); }
             if (rules_.compact && p != nullptr && !p->key.empty()) {
                 auto [at, is_new] = last_of_.try_emplace(p->key, first);
                 const std::lock_guard held(lasts_mutex_);
@@ -332,16 +332,16 @@ private:
         if (rules_.bytes != 0) {
             if (!has_summed_) { // what was there before
                 look_through(first, head, [this](offset o, const slot_block& b, std::uint32_t i) {
-                    sent_bytes_.push_back({o, 1, b.size_of(i)});
+                    sent_bytes_.push_back({o, b.size_of(i)});
                     return true;
                 });
-                std::sort(sent_bytes_.begin(), sent_bytes_.end(), [](const sent_together& a, const sent_together& b) { return a.first < b.first; });
+                std::sort(sent_bytes_.begin(), sent_bytes_.end(), [](const sent_one& a, const sent_one& b) { return a.first < b.first; });
                 has_summed_ = true;
             }
             std::uint64_t all = 0;
             auto at = sent_bytes_.end();
             while (at != sent_bytes_.begin()) {
-                const sent_together& s = *std::prev(at);
+                const sent_one& s = *std::prev(at);
                 if (s.first < head && all + s.bytes > rules_.bytes) { break; }
                 all += s.first < head ? s.bytes : 0;
                 --at;
@@ -477,9 +477,8 @@ private:
         leave(b);
     }
 
-    struct sent_together { // messages sent together
+    struct sent_one {
         offset first;
-        std::size_t n;
         std::size_t bytes;
     };
 
@@ -501,7 +500,7 @@ private:
     const std::unique_ptr<link<T>> link_; // or nullptr: in memory
     std::atomic<offset> trimmed_at_{0};
     offset kept_from_ = 0;
-    std::deque<sent_together> sent_bytes_;
+    std::deque<sent_one> sent_bytes_;
     bool has_summed_ = false;
     std::mutex lasts_mutex_;
     std::unordered_set<offset> lasts_; // the last message of each key

@@ -57,7 +57,7 @@ class tap final : public outlet<T, tap<T>>, private bell {
 public:
     /// With a link, what it settles is noted in a journal.
     tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where, std::unique_ptr<link<T>> noted = nullptr)
-        : outlet_of(from.time_of().clock(), with_begin(o, where.at, noted != nullptr)), owner_(owner), from_(from), is_filtered_(o.filtered),
+        : outlet_of(from.time_of().clock(), with_begin(o, where.at, from.journal() != nullptr, noted != nullptr)), owner_(owner), from_(from), is_filtered_(o.filtered),
           is_counted_(owner.is_counted()), noted_(std::move(noted)) {
         from_.log().admit(where.at);
         try {
@@ -182,8 +182,9 @@ private:
     std::size_t stored_or_not(Take take) {
         return from_.journal() != nullptr ? from_journal(*from_.journal(), take) : take();
     }
-    static cursor_options with_begin(cursor_options o, offset begin, bool is_noted) noexcept {
+    static cursor_options with_begin(cursor_options o, offset begin, bool is_loaded, bool is_noted) noexcept {
         o.begin = begin;
+        o.loaded = is_loaded;
         o.recorded = is_noted;
         o.shares_bodies = true;
         return o;

@@ -9,11 +9,11 @@ namespace mailroom::detail {
 /// unless any may be the most urgent, no more is loaded than is asked for.
 inline void cursor::absorb_enough(session& s, std::size_t max, std::uint32_t claimant) {
     const offset head = host_.head();
-    if (!options_.recorded || options_.priorities > 1) {
+    if (!options_.loaded || options_.priorities > 1) {
         absorb(s, head);
         return;
     }
-    const auto enough = [&] { return options_.shares != nullptr ? index_.has_for(claimant) : index_.eligible() >= max; };
+    const auto enough = [&] { return options_.shares != nullptr ? index_.best_for(claimant) != nullptr : index_.eligible() >= max; };
     while (next() < head && may_claim(claimant) && !enough()) { absorb(s, head, span); }
 }
 

@@ -66,7 +66,8 @@ struct cursor_options {
     bool limited_together = false; // what is in flight is bounded for several cursors together: each that comes back is news to all
     bool assigned = false;         // one member at a time may claim: see `assign`
     key_shares* shares = nullptr;  // members claim by key
-    bool recorded = false;         // messages are stored elsewhere: the host loads them, and is told what becomes of each
+    bool loaded = false;           // messages are stored elsewhere: the host loads them
+    bool recorded = false;         // the host is told what becomes of each, and knows what became of them before
 
     bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0 || assigned || limited_together; }
 };
@@ -431,6 +432,7 @@ private:
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
     bool restore(session& s, entry& e, duration now) noexcept;
     void trim_dead(session& s) noexcept;
+    entry* oldest(session& s) noexcept;
     void record(const entry& e, cursor_host::fate f, duration when = duration::min()) noexcept {
         if (options_.recorded && !moving_) [[unlikely]] { host_.record(e, f, when); } // what is moved away from is not settled by that
     }

@@ -21,7 +21,7 @@ inline void cursor::step(session& s, duration now) noexcept {
         timed_expiry_ = clock::never;
         try {
             absorb(s, timed_until_);
-            if (options_.recorded && host_.head() < timed_until_) { timed_expiry_ = later(now, std::chrono::milliseconds(1)); }
+            if (host_.head() < timed_until_) { timed_expiry_ = later(now, std::chrono::milliseconds(1)); }
         } catch (...) {
             timed_expiry_ = now; // again at the next step
         }

@@ -224,7 +224,7 @@ inline void cursor::put_back(page& p, std::uint32_t popped, std::uint32_t slots)
 inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
     const duration now = clock_.now();
     entry* alive = nullptr;
-    if (options_.recorded) { until = std::min(until, host_.head()); } // what is to be watched may not be visible yet
+    until = std::min(until, host_.head()); // what is to be watched may not be visible yet, in a journal
     while (most != 0) {
         std::uint64_t word = next_.load(std::memory_order_relaxed);
         const offset at = place_in(word);

@@ -524,6 +524,7 @@ void log_engine<Files>::keep(const std::atomic<bool>& stop) noexcept {
         }
         if (!stop.load(std::memory_order_acquire)) { clock_.park(keeper_word_, word, clock::never); }
     }
+    push();
 }
 
 // ------------------------------------------------------------------------------------------------------------------------ declarations
@@ -545,7 +546,7 @@ log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endp
                                          const std::function<void(const schema&)>& check) {
     const std::lock_guard declaring(declaring_);
     std::uint32_t number = 0, cursor = 0;
-    bool knows_own = false;
+    bool knows_own = false, other_ids = false;
     {
         const std::lock_guard lock(state_);
         if (const std::uint32_t* const known = catalog_.find(name)) {
@@ -555,6 +556,7 @@ log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endp
                 check(s);
                 knows_own = knows_own || s == own;
             }
+            other_ids = e.shape.dedup_window != shape.dedup_window || e.shape.dedup_until_settled != shape.dedup_until_settled;
             const auto differs = [&](const char* what) {
                 fail(errc::already_exists, std::string("'").append(name).append("' is there already, with ").append(what));
             };
@@ -573,6 +575,11 @@ log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endp
         if (!knows_own && !read_only_) {
             catalog::write_schema(to, own);
             place_declaration(record_kind::schema, number, payload);
+        }
+        if (other_ids && !read_only_) { // from now on other ids are kept
+            payload.clear();
+            catalog::write_shape(to, shape);
+            place_declaration(record_kind::deduplication, number, payload);
         }
         return {number, false};
     }
