@@ -80,6 +80,7 @@ private:
     void catch_up() noexcept override {}
     bool make_room(std::size_t, std::size_t) noexcept override { return false; }
     void note_timed(int, offset o, duration) noexcept override { timed.push_back(o); }
+    offset held_from(int) noexcept override { return mailroom::no_offset; }
     void hold() noexcept override {}
     void let_go() noexcept override {}
 };

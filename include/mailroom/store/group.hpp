@@ -227,6 +227,7 @@ public:
         for (std::size_t i = 0; i < taps_.size(); ++i) {
             if (to.what() == start::kind::place && static_cast<int>(i) != to.where().partition) { continue; }
             taps_[i]->seek(std::move(places[i]));
+            if (topic_.archive() != nullptr && !is_durable()) { taps_[i]->from().trim(); }
         }
         pending_.store(true, std::memory_order_seq_cst);
     }

@@ -50,6 +50,8 @@ public:
     virtual void catch_up() noexcept = 0;
     virtual bool make_room(std::size_t n, std::size_t bytes) noexcept = 0;
     virtual void note_timed(int partition, offset o, duration expires) noexcept = 0;
+    /// From where on ephemeral subscriptions need what is stored: nobody else knows of them.
+    virtual offset held_from(int partition) noexcept = 0;
     /// Keeps the topic, until the same number of `let_go`.
     virtual void hold() noexcept = 0;
     virtual void let_go() noexcept = 0;
@@ -285,6 +287,7 @@ private:
 
     // Tells the journal what is to be kept.
     void trim_stored() noexcept {
+        const offset held = owner_.held_from(number_);
         offset from = no_offset;
         if (has_limits()) {
             const std::lock_guard lock(mutex_);
@@ -292,7 +295,7 @@ private:
                 from = first_retained_stored(time_of().now());
             } catch (...) { return; } // no memory: more is kept
         }
-        link_->retain_from(from);
+        link_->retain_from(std::min(from, held));
     }
     bool is_last_of_key(offset o) noexcept {
         const std::lock_guard lock(lasts_mutex_); // the journal's lock is held: none that is held while the journal is asked

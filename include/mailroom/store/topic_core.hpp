@@ -153,7 +153,10 @@ public:
             auto* const m = new member<T>(*g);
             try {
                 g->join(*m);
-                for (auto& p : partitions_) { p->reap(); }
+                for (auto& p : partitions_) {
+                    if (stored_ != nullptr && !g->is_durable()) { p->trim(); } // what it is to read stays from now on
+                    p->reap();
+                }
                 return m;
             } catch (const error& e) {
                 m->unrefer();
@@ -523,6 +526,13 @@ private:
         each([&](group<T>& g) { g.taps()[static_cast<std::size_t>(p)]->state().note_timed(o, expires); });
     }
 
+    offset held_from(int p) noexcept override {
+        offset lowest = no_offset;
+        each([&](group<T>& g) {
+            if (!g.is_durable() && !g.is_gone()) { lowest = std::min(lowest, g.taps()[static_cast<std::size_t>(p)]->state().lowest_needed()); }
+        });
+        return lowest;
+    }
     void hold() noexcept override { this->refer(); }
     void let_go() noexcept override { this->unrefer(); }
 
