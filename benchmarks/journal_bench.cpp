@@ -122,7 +122,8 @@ contestant limit(std::string name, const timed& t, std::size_t at_once) {
     const kept<disk_itself> disk(t.length, at_once);
     return {std::move(name), [=] {
                 disk_itself& d = *disk;
-                return std::vector<double>{in_batches(alone, at_once, [&](const std::string* first, std::size_t n) { d.write(first, n); }).per_second() / 1e3};
+                return std::vector<double>{
+                    in_batches(alone, at_once, [&](const std::string* first, std::size_t n) { d.write(first, n); }).per_second() / 1e3};
             }};
 }
 template <class Store>
@@ -141,12 +142,11 @@ void commit_tables(results& all, const scale& how) {
             const timed t = how.of(p, length);
             const auto at_once = static_cast<std::size_t>(p);
             const std::string base = "disk: " + std::to_string(p) + (p == 1 ? " record" : " records") + " a sync";
-            std::vector<contestant> who{
-                committing("send", t, kept<journal_store>(how.journal(), how.until_used())),
-                committing_anew("send, a new journal", t, how.journal()),
-                limit(base, t, at_once),
+            std::vector<contestant> who {
+                committing("send", t, kept<journal_store>(how.journal(), how.until_used())), committing_anew("send, a new journal", t, how.journal()),
+                    limit(base, t, at_once),
 #if MAILROOM_BENCH_ROCKSDB
-                committing("RocksDB, sync", t, kept<rocks_store>(length)),
+                    committing("RocksDB, sync", t, kept<rocks_store>(length)),
 #endif
             };
             if (p == 1) {
@@ -158,7 +158,8 @@ void commit_tables(results& all, const scale& how) {
 #endif
             }
             all.contest({{"commit_" + size_name(length) + "_" + std::to_string(p) + "P",
-                          size_text(length) + ", each send waits for the disk, " + std::to_string(p) + (p == 1 ? " producer" : " producers"), "k msg/s", base}},
+                          size_text(length) + ", each send waits for the disk, " + std::to_string(p) + (p == 1 ? " producer" : " producers"),
+                          "k msg/s", base}},
                         who);
         }
     }
@@ -190,19 +191,17 @@ void window_tables(results& all, const scale& how) {
                               }};
         };
         const kept<journal_store> used(how.journal(), how.until_used());
-        std::vector<contestant> who{
-            windowed("send_async, 1024 outstanding", used, false),
-            windowed("send_async, 1024 outstanding, committer", used, true),
-            syncing_batches("send_many, 64", t, at_once, used),
-            limit(base, t, at_once),
+        std::vector<contestant> who {
+            windowed("send_async, 1024 outstanding", used, false), windowed("send_async, 1024 outstanding, committer", used, true),
+                syncing_batches("send_many, 64", t, at_once, used), limit(base, t, at_once),
 #if MAILROOM_BENCH_ROCKSDB
-            syncing_batches("RocksDB, batches of 64, sync", t, at_once, kept<rocks_store>(length)),
+                syncing_batches("RocksDB, batches of 64, sync", t, at_once, kept<rocks_store>(length)),
 #endif
 #if MAILROOM_BENCH_SQLITE
-            syncing_batches("SQLite, 64 a transaction", t, at_once, kept<sqlite_store>(length)),
+                syncing_batches("SQLite, 64 a transaction", t, at_once, kept<sqlite_store>(length)),
 #endif
 #if MAILROOM_BENCH_LMDB
-            syncing_batches("LMDB, 64 a transaction", t, at_once, kept<lmdb_store>(length)),
+                syncing_batches("LMDB, 64 a transaction", t, at_once, kept<lmdb_store>(length)),
 #endif
         };
         all.contest({{"async_" + size_name(length), size_text(length) + ", one producer that does not wait for each", "k msg/s", base}}, who);
@@ -366,7 +365,8 @@ void receive_tables(results& all, const scale& how) {
                 d->ack_async().wait();
                 return true;
             };
-            const auto some_under_way = [ring = std::vector<std::optional<mailroom::receipt>>(), next = std::size_t{0}](queue& q, tally& came) mutable {
+            const auto some_under_way = [ring = std::vector<std::optional<mailroom::receipt>>(), next = std::size_t{0}](queue& q,
+                                                                                                                        tally& came) mutable {
                 ring.resize(1024);
                 auto d = q.try_receive();
                 if (!d) {
@@ -476,63 +476,64 @@ void replay_tables(results& all, const scale& how) {
                               }};
         };
         using subscription = mailroom::subscription<std::string>;
-        all.contest({{"replay_" + size_name(length), size_text(length) + ", a topic from its beginning, from the page cache", "GB/s of bodies", base},
-                     {"replay_messages_" + size_name(length), size_text(length) + ", a topic from its beginning, from the page cache", "M msg/s", base}},
-                    {replaying("topic, pop_each 64",
-                               [](subscription& s, tally& came) { return s.pop_each([&](const std::string& b) { came.add(b); }, 64) != 0; }),
-                     replaying("topic, pop",
-                               [](subscription& s, tally& came) {
-                                   auto m = s.try_pop();
-                                   if (m) { came.add(**m); }
-                                   return m.has_value();
-                               }),
-                     replaying("topic, receive, ack",
-                               [](subscription& s, tally& came) {
-                                   auto d = s.try_receive();
-                                   if (!d) { return false; }
-                                   came.add(**d);
-                                   return d->ack();
-                               }),
-                     {"queue, opened again, pop_each 64",
-                      [=] {
-                          scratch where;
-                          outcome sent{n, expected_check(0, n), 0};
-                          {
-                              mailroom::journal disk(where.path(), how.journal(mailroom::durability::none));
-                              mailroom::queue<std::string, mailroom::journal> q(disk, "all");
-                              std::vector<std::string> some = bodies(64, length);
-                              for (std::uint64_t done = 0; done < n; done += some.size()) {
-                                  for (std::size_t i = 0; i < some.size(); ++i) { number(some[i], 0, done + i); }
-                                  q.send_many(some);
-                              }
-                          }
-                          mailroom::journal disk(where.path(), how.journal());
-                          mailroom::queue<std::string, mailroom::journal> q(disk, "all");
-                          settle_disk();
-                          tally came;
-                          const auto start = clock::now();
-                          while (q.pop_each([&](const std::string& b) { came.add(b); }, 64) != 0) {}
-                          const double took = seconds(clock::now() - start);
-                          compare(sent, came, "replay of a queue");
-                          return std::vector<double>{payload / took, static_cast<double>(n) / took / 1e6};
-                      }},
-                     {base, [=] {
-                          // The same files, a mebibyte at a time, with one checksum for as many bytes as a record takes.
-                          stored_topic& t = *topic;
-                          const std::size_t record = 56 + (length + 7) / 8 * 8;
-                          std::vector<char> piece(mib);
-                          std::uint64_t sum = 0;
-                          const auto start = clock::now();
-                          for (const auto& path : files_in(t.where.path(), ".log")) {
-                              raw_file f(path.string());
-                              while (const std::size_t got = f.read(piece.data(), piece.size())) {
-                                  for (std::size_t at = 0; at < got; at += record) { sum += XXH3_64bits(piece.data() + at, std::min(record, got - at)); }
-                              }
-                          }
-                          const double took = seconds(clock::now() - start);
-                          if (sum == 0) { give_up("nothing was read"); }
-                          return std::vector<double>{payload / took, static_cast<double>(n) / took / 1e6};
-                      }}});
+        all.contest(
+            {{"replay_" + size_name(length), size_text(length) + ", a topic from its beginning, from the page cache", "GB/s of bodies", base},
+             {"replay_messages_" + size_name(length), size_text(length) + ", a topic from its beginning, from the page cache", "M msg/s", base}},
+            {replaying("topic, pop_each 64",
+                       [](subscription& s, tally& came) { return s.pop_each([&](const std::string& b) { came.add(b); }, 64) != 0; }),
+             replaying("topic, pop",
+                       [](subscription& s, tally& came) {
+                           auto m = s.try_pop();
+                           if (m) { came.add(**m); }
+                           return m.has_value();
+                       }),
+             replaying("topic, receive, ack",
+                       [](subscription& s, tally& came) {
+                           auto d = s.try_receive();
+                           if (!d) { return false; }
+                           came.add(**d);
+                           return d->ack();
+                       }),
+             {"queue, opened again, pop_each 64",
+              [=] {
+                  scratch where;
+                  outcome sent{n, expected_check(0, n), 0};
+                  {
+                      mailroom::journal disk(where.path(), how.journal(mailroom::durability::none));
+                      mailroom::queue<std::string, mailroom::journal> q(disk, "all");
+                      std::vector<std::string> some = bodies(64, length);
+                      for (std::uint64_t done = 0; done < n; done += some.size()) {
+                          for (std::size_t i = 0; i < some.size(); ++i) { number(some[i], 0, done + i); }
+                          q.send_many(some);
+                      }
+                  }
+                  mailroom::journal disk(where.path(), how.journal());
+                  mailroom::queue<std::string, mailroom::journal> q(disk, "all");
+                  settle_disk();
+                  tally came;
+                  const auto start = clock::now();
+                  while (q.pop_each([&](const std::string& b) { came.add(b); }, 64) != 0) {}
+                  const double took = seconds(clock::now() - start);
+                  compare(sent, came, "replay of a queue");
+                  return std::vector<double>{payload / took, static_cast<double>(n) / took / 1e6};
+              }},
+             {base, [=] {
+                  // The same files, a mebibyte at a time, with one checksum for as many bytes as a record takes.
+                  stored_topic& t = *topic;
+                  const std::size_t record = 56 + (length + 7) / 8 * 8;
+                  std::vector<char> piece(mib);
+                  std::uint64_t sum = 0;
+                  const auto start = clock::now();
+                  for (const auto& path : files_in(t.where.path(), ".log")) {
+                      raw_file f(path.string());
+                      while (const std::size_t got = f.read(piece.data(), piece.size())) {
+                          for (std::size_t at = 0; at < got; at += record) { sum += XXH3_64bits(piece.data() + at, std::min(record, got - at)); }
+                      }
+                  }
+                  const double took = seconds(clock::now() - start);
+                  if (sum == 0) { give_up("nothing was read"); }
+                  return std::vector<double>{payload / took, static_cast<double>(n) / took / 1e6};
+              }}});
     }
 }
 
@@ -600,7 +601,8 @@ void open_tables(results& all, const scale& how, double gigabytes) {
         const kept<left_behind> one(how, bytes, messages);
         return contestant{std::move(name), [=] { return (*one).open(from_disk); }};
     };
-    all.contest({{"open_journal", "opening a journal: until it is open", "ms", "", false}, {"open_first", "opening a journal: until the first message is received", "ms", "", false}},
+    all.contest({{"open_journal", "opening a journal: until it is open", "ms", "", false},
+                 {"open_first", "opening a journal: until the first message is received", "ms", "", false}},
                 {opening(text(little) + ", closed", little, 0, false), opening(text(much) + ", closed", much, 0, false),
                  opening(text(little) + ", killed, 1000 messages since the checkpoint", little, tail, false),
                  opening(text(much) + ", killed, 1000 messages since the checkpoint", much, tail, false),
@@ -723,25 +725,25 @@ void amplification_tables(results& all, const scale& how) {
             };
         };
         const std::size_t used = how.until_used();
-        std::vector<contestant> who{
-            ours("send, each waits", used, one_by_one),
-            ours("send, each waits, a new journal", 0, one_by_one),
-            ours("send, each waits, then receive and ack", used, with_acks),
-            ours("send_async, 1024 outstanding", used, windowed(false)),
-            ours("send_async, 1024 outstanding, a new journal", 0, windowed(false)),
-            ours("send_async, 1024 outstanding, receive and ack", used, windowed(true)),
+        std::vector<contestant> who {
+            ours("send, each waits", used, one_by_one), ours("send, each waits, a new journal", 0, one_by_one),
+                ours("send, each waits, then receive and ack", used, with_acks), ours("send_async, 1024 outstanding", used, windowed(false)),
+                ours("send_async, 1024 outstanding, a new journal", 0, windowed(false)),
+                ours("send_async, 1024 outstanding, receive and ack", used, windowed(true)),
 #if MAILROOM_BENCH_ROCKSDB
-            theirs("RocksDB, sync", kept<rocks_store>(length)),
+                theirs("RocksDB, sync", kept<rocks_store>(length)),
 #endif
 #if MAILROOM_BENCH_SQLITE
-            theirs("SQLite, WAL, synchronous=FULL", kept<sqlite_store>(length)),
+                theirs("SQLite, WAL, synchronous=FULL", kept<sqlite_store>(length)),
 #endif
 #if MAILROOM_BENCH_LMDB
-            theirs("LMDB", kept<lmdb_store>(length)),
+                theirs("LMDB", kept<lmdb_store>(length)),
 #endif
         };
-        all.contest({{"written_system_" + size_name(length), size_text(length) + ": bytes given to the system for each byte of the bodies", "bytes/byte", "", false},
-                     {"written_disk_" + size_name(length), size_text(length) + ": bytes the disk was given for each byte of the bodies (by all processes)", "bytes/byte", "", false}},
+        all.contest({{"written_system_" + size_name(length), size_text(length) + ": bytes given to the system for each byte of the bodies",
+                      "bytes/byte", "", false},
+                     {"written_disk_" + size_name(length),
+                      size_text(length) + ": bytes the disk was given for each byte of the bodies (by all processes)", "bytes/byte", "", false}},
                     who);
     }
 }

@@ -43,6 +43,13 @@ inline void cursor::settle_doubts() noexcept {
     } catch (...) {} // no memory: it is not known yet
 }
 
+inline offset cursor::lowest_needed() noexcept {
+    const std::lock_guard lock(mutex_);
+    offset lowest = taken_until(host_.head());
+    each_page([&](const page& p) { lowest = std::min(lowest, p.first); });
+    return lowest;
+}
+
 inline void cursor::restore(offset until) {
     session s(*this);
     absorb(s, std::min(until, host_.head()));

@@ -49,7 +49,7 @@ struct stream_entry {
     std::uint32_t endpoint = 0; // the number of its first stream
     std::uint32_t partition = 0;
     offset next = 0;
-    offset timed_until = 0;                                             // no message from here on has a time to live, or a delay, of its own
+    offset timed_until = 0;                                         // no message from here on has a time to live, or a delay, of its own
     std::int64_t expiry = std::numeric_limits<std::int64_t>::max(); // of those that have, none expires before
 };
 
@@ -67,9 +67,9 @@ struct subscription_entry {
 struct endpoint_entry {
     std::string name;
     endpoint_shape shape;
-    std::vector<schema> schemas;                                           // by the number in the records
+    std::vector<schema> schemas;                                          // by the number in the records
     std::map<std::string, subscription_entry, std::less<>> subscriptions; // a queue has one, without a name
-    std::deque<known_id> ids;                                              // oldest first
+    std::deque<known_id> ids;                                             // oldest first
 };
 
 class catalog {
@@ -270,7 +270,8 @@ public:
         for (auto& [number, e] : endpoints_) {
             const std::int64_t window = e.shape.dedup_window;
             std::erase_if(e.ids, [&](const known_id& k) {
-                const bool old = window == 0 || static_cast<std::int64_t>(static_cast<std::uint64_t>(now) - static_cast<std::uint64_t>(k.time)) > window;
+                const bool old =
+                    window == 0 || static_cast<std::int64_t>(static_cast<std::uint64_t>(now) - static_cast<std::uint64_t>(k.time)) > window;
                 return old && !(e.shape.dedup_until_settled && is_wanted(k.stream, k.offset));
             });
         }
@@ -300,7 +301,9 @@ private:
         s.ordered_by_key = from.var() != 0;
         s.dedup_window = from.i64();
         s.dedup_until_settled = from.var() != 0;
-        if (kind < 1 || kind > 2 || s.partitions < 1 || s.partitions > 4096 || (kind == 1 && s.partitions != 1)) { fail(errc::corrupt, "an endpoint of impossible shape"); }
+        if (kind < 1 || kind > 2 || s.partitions < 1 || s.partitions > 4096 || (kind == 1 && s.partitions != 1)) {
+            fail(errc::corrupt, "an endpoint of impossible shape");
+        }
         return s;
     }
 
@@ -310,7 +313,9 @@ private:
         e.shape = read_shape(from);
         e.schemas.push_back(read_schema(from));
         const auto cursor = from.var_as<std::uint32_t>();
-        if (e.shape.kind == endpoint_kind::queue && (cursor < next_cursor_ || cursor == no_number)) { fail(errc::corrupt, "a cursor is declared twice"); }
+        if (e.shape.kind == endpoint_kind::queue && (cursor < next_cursor_ || cursor == no_number)) {
+            fail(errc::corrupt, "a cursor is declared twice");
+        }
         if (number > no_number - e.shape.partitions) { fail(errc::corrupt, "the numbers of streams are used up"); }
         if (names_.contains(e.name) || number < next_stream_) { fail(errc::corrupt, "an endpoint is declared twice"); }
         add_streams(number, e.shape.partitions);

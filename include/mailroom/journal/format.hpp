@@ -130,14 +130,14 @@ struct batch_header {
 
 enum class record_kind : std::uint16_t {
     message = 1,
-    moved = 2,        // a message again, of an older segment that is to go
-    settlements = 3,  // of one cursor
-    place = 4,        // where a cursor stands, whatever was settled before
-    deliveries = 5,   // that were handed out after an unclean stop
-    endpoint = 6,     // a queue or a topic is declared
-    schema = 7,       // one more way its bodies are encoded
-    subscription = 8, // a durable one is declared
-    removal = 9,      // and forgotten
+    moved = 2,          // a message again, of an older segment that is to go
+    settlements = 3,    // of one cursor
+    place = 4,          // where a cursor stands, whatever was settled before
+    deliveries = 5,     // that were handed out after an unclean stop
+    endpoint = 6,       // a queue or a topic is declared
+    schema = 7,         // one more way its bodies are encoded
+    subscription = 8,   // a durable one is declared
+    removal = 9,        // and forgotten
     deduplication = 10, // which ids of an endpoint are kept from now on
 };
 
@@ -148,9 +148,9 @@ struct record_header {
     std::uint64_t position = 0;
     std::uint64_t hash = 0; // of the payload with its padding
     mailroom::offset offset = 0;
-    std::int64_t time = 0;        // messages: when sent, wall clock, nanoseconds since 1970
-    std::uint32_t length = 0;     // of the payload; it is followed by zeros up to a multiple of 8
-    std::uint32_t stream = 0;     // or the cursor, where the record is about one
+    std::int64_t time = 0;    // messages: when sent, wall clock, nanoseconds since 1970
+    std::uint32_t length = 0; // of the payload; it is followed by zeros up to a multiple of 8
+    std::uint32_t stream = 0; // or the cursor, where the record is about one
     record_kind kind{};
     std::uint16_t schema = 0;     // messages: how the body is encoded
     std::uint32_t properties = 0; // messages: bytes of the payload in front of the body

@@ -306,13 +306,12 @@ private:
                         if (ids != nullptr && !p.taken) { ids->not_sent(props->id, now); }
                     }
                 } const undo_later{identified ? self().known_ids() : nullptr, props, now, p};
-                p = self().room().reserve(
-                    to, n, bytes, [&](const admission& admit) {
-                        if (pending == nullptr) { return to.place(all, admit, to.commits() ? &t : nullptr); }
-                        placed sent;
-                        *pending = to.promise(&all, admit, sent, no_offset);
-                        return sent;
-                    });
+                p = self().room().reserve(to, n, bytes, [&](const admission& admit) {
+                    if (pending == nullptr) { return to.place(all, admit, to.commits() ? &t : nullptr); }
+                    placed sent;
+                    *pending = to.promise(&all, admit, sent, no_offset);
+                    return sent;
+                });
                 if (p.taken && identified) { self().known_ids()->sent(props->id, self().named(p.first), now); }
             }
             if (p.taken) {

@@ -83,7 +83,8 @@ class journal_link final : public link<T>, private stream_listener {
 public:
     /// What is stored as a stream of `log`, read by a cursor, or by several (number 0).
     /// `name`: what its first place is called outside.
-    journal_link(std::shared_ptr<log_port> log, std::uint32_t endpoint, std::uint32_t stream, std::uint32_t cursor, const timing& times, offset name = 0)
+    journal_link(std::shared_ptr<log_port> log, std::uint32_t endpoint, std::uint32_t stream, std::uint32_t cursor, const timing& times,
+                 offset name = 0)
         : log_(std::move(log)), stream_(stream), name_(name), times_(times), own_changes_(cursor) {
         this->changes_ = &own_changes_;
         schema_ = log_->schema_number(endpoint, schema_of<T>());
@@ -131,7 +132,8 @@ public:
         codec<T>::encode(value, s.bytes);
         const std::size_t length = s.bytes.size() - p.start;
         if (length > log_->largest_batch()) {
-            return {errc::too_large, "the message takes " + std::to_string(length) + " bytes; a journal takes half a segment (segment_bytes) at most, here " +
+            return {errc::too_large, "the message takes " + std::to_string(length) +
+                                         " bytes; a journal takes half a segment (segment_bytes) at most, here " +
                                          std::to_string(log_->largest_batch())};
         }
         p.length = static_cast<std::uint32_t>(length);

@@ -16,9 +16,9 @@
 #include <mailroom/store/bounds.hpp>
 #include <mailroom/store/intake.hpp>
 #include <mailroom/store/link.hpp>
-#include <mailroom/store/recorded.hpp>
 #include <mailroom/store/outlet.hpp>
 #include <mailroom/store/receiver.hpp>
+#include <mailroom/store/recorded.hpp>
 #include <mailroom/store/source.hpp>
 #include <mailroom/store/timing.hpp>
 
@@ -65,8 +65,10 @@ public:
                                                                      .begin = stored != nullptr ? stored->floor() : 0,
                                                                      .loaded = stored != nullptr,
                                                                      .recorded = stored != nullptr}),
-          intake_of(stream<T>::readers::one, stored.get()), inspection<T>(o.validate), link_(std::move(stored)), timing_(o.clock), clock_(timing_.clock()), lease_(o.lease), has_priorities_(o.priorities > 1),
-          is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr && link_ == nullptr), bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
+          intake_of(stream<T>::readers::one, stored.get()), inspection<T>(o.validate), link_(std::move(stored)), timing_(o.clock),
+          clock_(timing_.clock()), lease_(o.lease), has_priorities_(o.priorities > 1),
+          is_plain_(!o.validate && o.max_bytes == 0 && o.budget == nullptr && link_ == nullptr),
+          bounds_({o.max_messages, o.max_bytes, o.budget, o.overflow}) {
         if (o.deduplicate.window > duration::zero() || o.deduplicate.until_settled) {
             known_ids_ = std::make_unique<deduplicator>(o.deduplicate.window, o.deduplicate.until_settled);
         }

@@ -3,8 +3,8 @@
 
 #include <mailroom/base/basics.hpp>
 #include <mailroom/cursor/cursor.hpp>
-#include <mailroom/store/outlet.hpp>
 #include <mailroom/store/link.hpp>
+#include <mailroom/store/outlet.hpp>
 #include <mailroom/store/partition.hpp>
 #include <mailroom/store/recorded.hpp>
 #include <mailroom/store/source.hpp>
@@ -57,8 +57,8 @@ class tap final : public outlet<T, tap<T>>, private bell {
 public:
     /// With a link, what it settles is noted in a journal.
     tap(tap_owner<T>& owner, partition<T>& from, cursor_options o, beginning&& where, std::unique_ptr<link<T>> noted = nullptr)
-        : outlet_of(from.time_of().clock(), with_begin(o, where.at, from.journal() != nullptr, noted != nullptr)), owner_(owner), from_(from), is_filtered_(o.filtered),
-          is_counted_(owner.is_counted()), noted_(std::move(noted)) {
+        : outlet_of(from.time_of().clock(), with_begin(o, where.at, from.journal() != nullptr, noted != nullptr)), owner_(owner), from_(from),
+          is_filtered_(o.filtered), is_counted_(owner.is_counted()), noted_(std::move(noted)) {
         from_.log().admit(where.at);
         try {
             leave_out_holes(where);
@@ -329,7 +329,7 @@ private:
     const bool is_filtered_;
     const bool is_counted_;
     const std::unique_ptr<link<T>> noted_; // or nullptr
-    std::vector<offset> chosen_; // guarded by the cursor's mutex, as `absent` is called under it
+    std::vector<offset> chosen_;           // guarded by the cursor's mutex, as `absent` is called under it
     offset chosen_until_;
 
     std::mutex ringing_;

@@ -349,12 +349,7 @@ public:
         return {redelivered_.load(std::memory_order_relaxed), expired_.load(std::memory_order_relaxed), dropped_.load(std::memory_order_relaxed)};
     }
     /// Nothing before is needed any more: its pages are complete.
-    offset lowest_needed() noexcept {
-        const std::lock_guard lock(mutex_);
-        offset lowest = taken_until(host_.head());
-        each_page([&](const page& p) { lowest = std::min(lowest, p.first); });
-        return lowest;
-    }
+    offset lowest_needed() noexcept;
     /// Below this, all pages were opened.
     offset opened_until() const noexcept { return pages_until_.load(std::memory_order_relaxed); }
 

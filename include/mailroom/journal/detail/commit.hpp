@@ -19,7 +19,7 @@ void log_engine<Files>::start(batch& b, std::uint64_t base) noexcept {
     b.base = base;
     b.first = b.last = nullptr;
     b.waiting = 0;
-    b.wanted = b.to_sync = b.holds_more = false;
+    b.wanted = b.to_sync = b.holds_more = b.called = false;
     b.collected.clear();
 }
 
@@ -109,7 +109,10 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
         link(open_, *t);
     }
     const bool is_much = open_.size() >= buffered && t == nullptr;
-    if (has_keeper_.load(std::memory_order_relaxed) && (t == nullptr || !t->waits)) { wake_keeper(); }
+    if (has_keeper_.load(std::memory_order_relaxed) && (t == nullptr || !t->waits) && !open_.called) { // once for each batch
+        open_.called = true;
+        wake_keeper();
+    }
     if (is_much && !leading_) { lead(lock, false); }
     return {.taken = true, .first = first};
 }
@@ -543,7 +546,7 @@ void log_engine<Files>::place_declaration(record_kind kind, std::uint32_t stream
 
 template <class Files>
 log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endpoint_shape& shape, const schema& own,
-                                         const std::function<void(const schema&)>& check) {
+                                               const std::function<void(const schema&)>& check) {
     const std::lock_guard declaring(declaring_);
     std::uint32_t number = 0, cursor = 0;
     bool knows_own = false, other_ids = false;
@@ -560,7 +563,9 @@ log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endp
             const auto differs = [&](const char* what) {
                 fail(errc::already_exists, std::string("'").append(name).append("' is there already, with ").append(what));
             };
-            if (e.shape.kind != shape.kind) { differs(e.shape.kind == endpoint_kind::queue ? "messages for a queue, not a topic" : "messages for a topic, not a queue"); }
+            if (e.shape.kind != shape.kind) {
+                differs(e.shape.kind == endpoint_kind::queue ? "messages for a queue, not a topic" : "messages for a topic, not a queue");
+            }
             if (e.shape.partitions != shape.partitions) { differs("another number of partitions"); }
             if (e.shape.priorities != shape.priorities) { differs("other priorities"); }
             if (e.shape.ordered_by_key != shape.ordered_by_key) { differs("another ordered_by_key"); }

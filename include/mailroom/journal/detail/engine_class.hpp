@@ -98,7 +98,8 @@ public:
     ~log_engine();
 
     // log_port
-    endpoint_ref open(std::string_view name, const endpoint_shape& shape, const schema& own, const std::function<void(const schema&)>& check) override;
+    endpoint_ref open(std::string_view name, const endpoint_shape& shape, const schema& own,
+                      const std::function<void(const schema&)>& check) override;
     std::uint16_t schema_number(std::uint32_t endpoint, const schema& own) override;
     std::uint32_t subscribe(std::uint32_t endpoint, std::string_view name, std::uint32_t mode, const std::vector<cursor_image>& at) override;
     void unsubscribe(std::uint32_t endpoint, std::string_view name) override;
@@ -149,9 +150,9 @@ public:
     const std::string& directory() const noexcept { return directory_; }
 
 private:
-    static constexpr std::size_t buffered = std::size_t{64} << 10;  // so much gathers before it is written, where nobody waits
+    static constexpr std::size_t buffered = std::size_t{64} << 10;     // so much gathers before it is written, where nobody waits
     static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
-    static constexpr std::size_t a_step = std::size_t{64} << 10;    // of writing that is done for the good of all
+    static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
     static constexpr std::size_t most_open = 128; // files of segments
 
@@ -162,10 +163,11 @@ private:
         std::uint64_t base = 0; // its position
         ticket* first = nullptr;
         ticket* last = nullptr;
-        unsigned waiting = 0;  // threads
-        bool wanted = false;   // somebody who is not a waiting thread wants it committed
-        bool to_sync = false;  // whatever the options say
+        unsigned waiting = 0;    // threads
+        bool wanted = false;     // somebody who is not a waiting thread wants it committed
+        bool to_sync = false;    // whatever the options say
         bool holds_more = false; // than deliveries
+        bool called = false;     // the committer was told
         std::vector<std::pair<change_source*, std::vector<std::byte>>> collected;
         std::size_t size() const noexcept { return bytes.size(); }
     };
@@ -290,9 +292,9 @@ private:
     std::vector<std::byte> spare_buffer_;
     std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
     bool leading_ = false;
-    unsigned expected_ = 1; // threads that waited for the last batch
-    failure failed_ = errc{};       // the last batch
-    failure broken_ = errc{};       // a sync failed: nothing is written any more
+    unsigned expected_ = 1;   // threads that waited for the last batch
+    failure failed_ = errc{}; // the last batch
+    failure broken_ = errc{}; // a sync failed: nothing is written any more
     std::atomic<bool> closed_{false};
     std::atomic<std::uint32_t> epoch_{0}; // batches that are over
     std::atomic<unsigned> joined_{0};     // threads that wait for the open batch
@@ -312,8 +314,8 @@ private:
     std::mutex state_; // what is committed
     catalog catalog_;
     std::map<std::uint64_t, segment_ptr> segments_;
-    std::unordered_map<std::uint32_t, std::vector<extent>> extents_;          // in the order of their offsets
-    std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_;         // messages that lie elsewhere now
+    std::unordered_map<std::uint32_t, std::vector<extent>> extents_;  // in the order of their offsets
+    std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_; // messages that lie elsewhere now
     std::uint64_t applied_ = 0;
     std::uint64_t applied_chain_ = 0;
     std::uint64_t applied_durable_ = 0;
