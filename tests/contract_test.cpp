@@ -113,7 +113,7 @@ using shared = in_subscription<sharing::shared, 1>;
 using keyed = in_subscription<sharing::keyed, 1>;
 using partitioned = in_subscription<sharing::partitioned, 1>;
 using shared_of_4 = in_subscription<sharing::shared, 4>;
-using stored_keyed_of_3 = in_subscription<sharing::keyed, 3, support::stored_topic<tracked>>;
+using stored_shared_of_4 = in_subscription<sharing::shared, 4, support::stored_topic<tracked>>;
 
 /// Whatever a case did: every body has ended once.
 class nothing_left {
@@ -170,7 +170,7 @@ TYPE_TO_STRING(keyed);
 TYPE_TO_STRING(partitioned);
 TYPE_TO_STRING(shared_of_4);
 TYPE_TO_STRING(in_ephemeral);
-#define EVERY_ENDPOINT in_queue, exclusive, failover, shared, keyed, partitioned, shared_of_4, in_ephemeral, in_stored_queue, stored_keyed_of_3
+#define EVERY_ENDPOINT in_queue, exclusive, failover, shared, keyed, partitioned, shared_of_4, in_ephemeral, in_stored_queue, stored_shared_of_4
 
 // -------------------------------------------------------------------------------------------------------------------------- settling
 
