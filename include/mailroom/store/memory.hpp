@@ -218,7 +218,9 @@ public:
         }
         return outlook::wait;
     }
-    bool may_have() const noexcept override { return may_have_something() || cursor_.deadline() <= clock_.now(); }
+    bool may_have() const noexcept override {
+        return may_have_something() || cursor_.deadline() <= clock_.now() || (link_ != nullptr && link_->has_pending());
+    }
     duration next_due() const noexcept override { return cursor_.deadline(); }
     void catch_up() noexcept override { cursor_.step(); }
     void join(waiter& w) noexcept override {

@@ -109,8 +109,8 @@ public:
     /// What was noted of before.
     const link_base* noted() const noexcept { return noted_.get(); }
     partition<T>& from() const noexcept { return from_; }
-    bool may_have() const noexcept { return cursor_.may_have(from_.log().head()); }
-    bool may_have(std::uint32_t claimant) noexcept { return cursor_.may_have(from_.log().head(), claimant); }
+    bool may_have() const noexcept { return cursor_.may_have(from_.log().head()) || has_pending(); }
+    bool may_have(std::uint32_t claimant) noexcept { return cursor_.may_have(from_.log().head(), claimant) || has_pending(); }
     std::size_t backlog() const noexcept {
         const offset head = from_.log().head(), next = cursor_.next();
         return head > next ? static_cast<std::size_t>(head - next) : 0;
@@ -172,6 +172,8 @@ public:
     }
 
 private:
+    // Whether messages were published that are not visible yet.
+    bool has_pending() const noexcept { return from_.journal() != nullptr && from_.journal()->has_pending(); }
     template <class Take>
     std::size_t reaped(Take take) {
         const std::size_t n = take();
