@@ -406,7 +406,7 @@ TEST_CASE("journal: a path that is no directory of its own is refused and left a
     CHECK(thrown_by([&] { mailroom::journal(d / "not/there"); }, &why) == errc::io);
     CHECK(why.find("not/there") != std::string::npos);
     CHECK(thrown_by([&] { mailroom::journal(d / std::string(300, 'n').c_str()); }) == errc::io);
-    CHECK(thrown_by([&] { mailroom::journal(fs::path()); }) == errc::invalid);
+    CHECK(thrown_by([&] { mailroom::journal{fs::path()}; }) == errc::invalid);
     CHECK(d.contents() == before);
     CHECK(thrown_by([&] { mailroom::journal(d / "empty"); }) == errc{}); // a directory that is there and empty is fine
 }
