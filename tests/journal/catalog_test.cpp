@@ -314,9 +314,9 @@ std::vector<sample> samples() {
     image.try_again(12, {.attempt = 3, .dead = true, .due = 1, .first_failure = 2, .last_failure = 3, .reason = "why"});
     const bytes place = payload([&](wire_writer& to) { image.write(to); });
     const bytes steps = payload([&](wire_writer& to) {
-        for (const std::uint64_t n : {1, 1, 2, 2, 4}) { to.var(n); }
+        for (const std::uint64_t n : {1U, 1U, 2U, 2U, 4U}) { to.var(n); }
         trial{.attempt = 3, .dead = true, .due = 1, .first_failure = 2, .last_failure = 3, .reason = "why"}.write(to);
-        for (const std::uint64_t n : {3, 0, 4, 1, 2, 3}) { to.var(n); }
+        for (const std::uint64_t n : {3U, 0U, 4U, 1U, 2U, 3U}) { to.var(n); }
     });
     return {{"message", record_kind::message, 1, message, front},
             {"moved", record_kind::moved, 1, message, front},

@@ -288,7 +288,7 @@ TEST_CASE("image: the bytes of one are these") {
     c.settle(2, 3);
     c.settle(5, 7);
     bytes expected;
-    for (const unsigned b : {2, 3, 3, 0, 0, 0, 1, 2, 2, 0}) {
+    for (const unsigned b : {2U, 3U, 3U, 0U, 0U, 0U, 1U, 2U, 2U, 0U}) {
         expected.push_back(static_cast<std::byte>(b));
     } // begun, floor, settled, three tallies, runs, trials
     CHECK(written(c) == expected);

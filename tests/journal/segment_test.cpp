@@ -227,7 +227,7 @@ TEST_CASE("segment: the bytes of an index are these") {
     CHECK(first == 80);
     const bytes expected = [] {
         bytes b;
-        for (const unsigned x : {8, 0, 0, 0, 32, 0, 0, 0, 16, 0, 0, 0}) {
+        for (const unsigned x : {8U, 0U, 0U, 0U, 32U, 0U, 0U, 0U, 16U, 0U, 0U, 0U}) {
             b.push_back(static_cast<std::byte>(x));
         } // stream 1, then stream 2; units of 8 bytes
         return b;
