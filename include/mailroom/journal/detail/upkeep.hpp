@@ -47,7 +47,7 @@ void log_engine<Files>::stop_writing(const failure& why) noexcept {
 template <class Files>
 failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
     try {
-        if (durable_ < base) {
+        if (current_ != nullptr && durable_ < base) {
             if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) {
                 failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
                 stop_writing(why);
