@@ -686,7 +686,7 @@ void amplification_tables(results& all, const scale& how) {
                                   return figures;
                               }};
         };
-        const auto theirs = [&](std::string name, auto store) {
+        [[maybe_unused]] const auto theirs = [&](std::string name, auto store) {
             return contestant{std::move(name), [=] {
                                   auto& s = *store;
                                   const std::string body = numbered_body(length);
