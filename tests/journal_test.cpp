@@ -707,6 +707,7 @@ TEST_CASE("journal: co_await of sends, acknowledgements and messages") {
         simulated_topic<> t(j, "t");
         auto s = t.subscribe("s");
         std::vector<int> order;
+        std::atomic<bool> over{false};
         const auto work = [&]() -> support::task {
             CHECK(co_await q.send_async(1) == 0);
             order.push_back(1);
@@ -722,9 +723,12 @@ TEST_CASE("journal: co_await of sends, acknowledgements and messages") {
             CHECK(e->body() == 3);
             co_await e->ack_async();
             order.push_back(3);
+            over.store(true);
         };
         const support::task running = work();
-        CHECK(eventually([&] { return running.done(); }));
+        CHECK(eventually([&] { return over.load(); }));
+        keep.reset(); // it may have resumed the coroutine last
+        CHECK(running.done());
         CHECK(order == std::vector<int>{1, 2, 3});
     }
 }
