@@ -55,8 +55,8 @@ struct report {
 int work(const char* directory, int parent) {
     const auto say = [parent](const report& r) { return ::write(parent, &r, sizeof r) == ssize_t(sizeof r); };
     mailroom::journal disk(directory);
-    job_queue todo(disk, "jobs", rules);
-    for (int done = 1; auto d = todo.try_receive(); ++done) {
+    job_queue queue(disk, "jobs", rules);
+    for (int done = 1; auto d = queue.try_receive(); ++done) {
         char nod = 0;
         if (!say({report::in_hand, d->body().id, d->attempt()}) || ::read(parent, &nod, 1) != 1) { return 1; }
         // Here the job would be done. ack() is on disk with the next commit, whoever makes it; a receipt tells when.
@@ -150,10 +150,10 @@ bool one_life(int number, const child& worker, int quota, ledger& books) {
 int run(const char* program, const std::filesystem::path& directory) {
     { // a journal is open in one process at a time: closed before the first worker comes
         mailroom::journal disk(directory);
-        job_queue todo(disk, "jobs", rules);
+        job_queue queue(disk, "jobs", rules);
         std::vector<job> all;
         for (int id = 1; id <= jobs; ++id) { all.push_back({id}); }
-        todo.send_many(all); // one commit
+        queue.send_many(all); // one commit
     }
 
     ledger books;
@@ -165,11 +165,11 @@ int run(const char* program, const std::filesystem::path& directory) {
     }
 
     mailroom::journal disk(directory);
-    job_queue todo(disk, "jobs", rules);
-    const mailroom::stats s = todo.statistics();
+    job_queue queue(disk, "jobs", rules);
+    const mailroom::stats s = queue.statistics();
     int twice = 0, lost = 0, dead = 0;
     for (const auto& [id, times] : books.done) { twice += times > 1 ? 1 : 0; }
-    if (const auto letter = todo.dead().try_receive()) { // put back by the destructor
+    if (const auto letter = queue.dead().try_receive()) { // put back by the destructor
         std::printf("dead letter: job %d after %u attempts: %s\n", letter->body().id, letter->attempts(), letter->reason().c_str());
         dead = letter->body().id == bomb ? 1 : 0;
     }

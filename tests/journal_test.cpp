@@ -550,7 +550,8 @@ TEST_CASE("journal: destroyed before what lives in it") {
 }
 TEST_CASE("journal: whoever waits when it ends, wakes") {
     simulated_files disk;
-    std::optional<simulated_journal> j(std::in_place, "journal", mailroom::journal_options(), disk);
+    manual_clock clock;
+    std::optional<simulated_journal> j(std::in_place, "journal", mailroom::journal_options{.clock = &clock}, disk);
     simulated_queue<> q(*j, "q"), full(*j, "full", {.max_messages = 1});
     simulated_topic<> t(*j, "t");
     auto s = t.subscribe("s");
@@ -561,7 +562,7 @@ TEST_CASE("journal: whoever waits when it ends, wakes") {
     const support::blocked timed([&] { nothing += !q.receive_for(1h); });
     const support::blocked sender([&] { closed += thrown_by([&] { full.send(2); }) == errc::closed; });
     const support::blocked dead([&] { nothing += !q.dead().receive_for(1h); });
-    std::this_thread::sleep_for(20ms); // so that they do wait, most times
+    clock.await_parked(5);
     j.reset();
     CHECK(receiver.finishes());
     CHECK(popper.finishes());
@@ -645,7 +646,7 @@ TEST_CASE("journal: a receiver gets what nobody has committed yet") {
     CHECK(q.pop()->body() == 2);
     std::optional<mailroom::delivery<int>> got;
     const support::blocked receiver([&] { got = q.receive(); });
-    std::this_thread::sleep_for(10ms);
+    h.clock.await_parked(1);
     q.send_async(3); // wakes it, and it commits
     CHECK(receiver.finishes());
     CHECK(got->body() == 3);
@@ -1005,8 +1006,9 @@ TEST_CASE("journal: a receiver waits for a delay that began before the restart")
     simulated_queue<> q(*h.journal, "q");
     std::optional<mailroom::message<int>> got;
     const support::blocked receiver([&] { got = q.pop(); });
+    h.clock.await_parked(1);
     h.clock.advance(9s);
-    std::this_thread::sleep_for(5ms);
+    h.clock.await_parked(1); // it has looked, and waits again
     CHECK_FALSE(receiver.done());
     h.clock.advance(1s);
     CHECK(receiver.finishes());
