@@ -276,14 +276,14 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
     leading_ = true;
     for (;;) {
         if (may_gather) { gather(lock); }
-        collect(open_);
+        if (!over_) { collect(open_); }
         batch now = std::move(open_);
         open_ = batch();
         open_.bytes.swap(spare_buffer_);
         start(open_, now.base + now.size());
         joined_.store(0, std::memory_order_relaxed);
         expected_ = std::max(1u, now.waiting);
-        failure why = broken_;
+        failure why = over_ ? failure(errc::closed) : broken_;
         lock.unlock();
 
         std::uint64_t check = 0;

@@ -292,6 +292,7 @@ private:
     std::vector<std::byte> spare_buffer_;
     std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
     bool leading_ = false;
+    bool over_ = false;       // closed, and its files with it
     unsigned expected_ = 1;   // threads that waited for the last batch
     failure failed_ = errc{}; // the last batch
     failure broken_ = errc{}; // a sync failed: nothing is written any more
