@@ -3,6 +3,7 @@
 
 #include <mailroom/queue.hpp>
 #include <mailroom/topic.hpp>
+#include <mailroom/transaction.hpp>
 
 #if __has_include(<boost/lockfree/queue.hpp>) && \
     (__has_include(<concurrentqueue/concurrentqueue.h>) || __has_include(<concurrentqueue/moodycamel/concurrentqueue.h>) || \

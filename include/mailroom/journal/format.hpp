@@ -26,7 +26,9 @@
 
 namespace mailroom::detail {
 
-inline constexpr std::uint32_t format_version = 1;
+/// 2 knows transactions and numbered producers; what 1 wrote is read.
+inline constexpr std::uint32_t format_version = 2, oldest_format_version = 1;
+inline constexpr bool is_read(std::uint32_t version) noexcept { return version >= oldest_format_version && version <= format_version; }
 
 /// What is said of a file of another version: it is never written over.
 inline constexpr const char* other_version = "the file is of another version of the format than this program reads";
@@ -74,7 +76,7 @@ struct segment_header {
         if (load_le<std::uint64_t>(from.data()) != word) { return "the file does not begin as a segment of a journal does"; }
         if (load_le<std::uint64_t>(from.data() + 56) != checksum(from.first(56), 0)) { return "the header's checksum is wrong"; }
         version = load_le<std::uint32_t>(from.data() + 8);
-        if (version != format_version) { return other_version; }
+        if (!is_read(version)) { return other_version; }
         std::memcpy(h.id.data(), from.data() + 16, h.id.size());
         h.first = load_le<std::uint64_t>(from.data() + 32);
         h.incarnation = load_le<std::uint64_t>(from.data() + 40);
@@ -139,6 +141,9 @@ enum class record_kind : std::uint16_t {
     subscription = 8,   // a durable one is declared
     removal = 9,        // and forgotten
     deduplication = 10, // which ids of an endpoint are kept from now on
+    prepared = 11,      // a transaction, as a whole; what it sends has no offsets yet
+    verdict = 12,       // whether it took place: then its messages and settlements are in the same batch
+    produced = 13,      // the number that a producer gave the message before this record
 };
 
 /// In front of each record.
@@ -229,7 +234,7 @@ struct sealed_file {
         std::memcpy(id.data(), file.data() + 24, id.size());
         number = load_le<std::uint64_t>(file.data() + 40);
         if (load_le<std::uint64_t>(file.data()) != checksum(file.subspan(8), seed_of(id))) { return "the checksum is wrong"; }
-        if (load_le<std::uint32_t>(file.data() + 16) != format_version) { return other_version; }
+        if (!is_read(load_le<std::uint32_t>(file.data() + 16))) { return other_version; }
         body = file.subspan(head);
         return load_le<std::uint64_t>(file.data() + 48) == body.size() ? nullptr : "the file is not as long as it says";
     }

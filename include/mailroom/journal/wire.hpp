@@ -58,6 +58,10 @@ public:
         const auto* const from = reinterpret_cast<const std::byte*>(t.data());
         out_.insert(out_.end(), from, from + t.size());
     }
+    void bytes(bytes_view b) {
+        var(b.size());
+        raw(b);
+    }
     void raw(bytes_view b) { out_.insert(out_.end(), b.begin(), b.end()); }
 
 private:
@@ -105,6 +109,8 @@ public:
         const bytes_view b = take(count(1));
         return {reinterpret_cast<const char*>(b.data()), b.size()};
     }
+    bytes_view bytes() { return take(count(1)); }
+    bytes_view rest() { return take(in_.size()); }
     bytes_view take(std::size_t n) {
         if (n > in_.size()) { fail(errc::corrupt, "the bytes end too early"); }
         const bytes_view front = in_.first(n);

@@ -106,6 +106,7 @@ public:
     template <class Core>
     void attach(Core& core) {
         core_ = &core;
+        door_ = &core;
         head_ = &core.messages();
         arrived_ = [](void* c, std::size_t n) noexcept { static_cast<Core*>(c)->arrived(n); };
         refer_ = [](void* c, bool more) noexcept {
@@ -149,27 +150,22 @@ public:
         return errc{};
     }
     placed place(shipment& s, const admission& admit, ticket* t) override {
-        const auto make = [&](const shipment::piece& p) {
-            draft d;
-            d.stream = stream_;
-            d.schema = schema_;
-            d.properties = p.properties;
-            d.time = s.time;
-            d.length = p.length;
-            d.hash = p.hash;
-            d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
-            return d;
-        };
         if (s.more.empty()) {
-            draft one = make(s.first);
+            draft one = draft_of(s, s.first);
             return log_->place({&one, 1}, admit, t);
         }
         std::vector<draft> all;
-        all.reserve(1 + s.more.size());
-        all.push_back(make(s.first));
-        for (const shipment::piece& p : s.more) { all.push_back(make(p)); }
+        all.reserve(s.count);
+        for (std::size_t i = 0; i < s.count; ++i) { all.push_back(draft_of(s, s.at(i))); }
         return log_->place(all, admit, t);
     }
+    settler_home home() noexcept override { return {log_.get(), own_changes_.cursor() != 0 ? &own_changes_ : nullptr}; }
+    void add_to(parcel& to, const shipment& s) override {
+        to.stream = stream_;
+        for (std::size_t i = 0; i < s.count; ++i) { to.drafts.push_back(draft_of(s, s.at(i))); }
+    }
+    std::vector<std::pair<std::string, offset>> in_doubt() override { return log_->in_doubt_of(own_changes_.cursor()); }
+    void hold_in_doubt(const std::string& xid, undecided& held) override { log_->hold_in_doubt(xid, held); }
     void wait(ticket& t) noexcept override { log_->wait(t); }
     bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
     offset placed_until() noexcept override { return log_->placed_until(stream_); }
@@ -288,9 +284,33 @@ private:
     offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
     bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
     void journal_closed() noexcept override { shut_(core_); }
+    void lock_ids() noexcept override { door_->lock_ids(); }
+    void unlock_ids() noexcept override { door_->unlock_ids(); }
+    std::unique_ptr<adopted_message> adopt(const record& r) override {
+        auto m = std::make_unique<adopted_message>();
+        bytes_view front = r.payload.first(r.head.properties);
+        if (r.head.properties != 0) { m->props = decode_properties(front); }
+        m->bytes = footprint_of(decoders_.at(r.head.schema)(r.payload.subspan(r.head.properties)));
+        if (!door_->adopt(m->props, m->bytes)) { m.reset(); }
+        return m;
+    }
+    void adopted(const adopted_message& m, offset o) noexcept override { door_->adopted(m.props, o); }
+    void not_adopted(const adopted_message& m, offset o) noexcept override { door_->not_adopted(m.props, m.bytes, o); }
+    void came(const adopted_message& m, offset o) noexcept override { door_->came(m.props, m.bytes, o); }
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
+    draft draft_of(const shipment& s, const shipment::piece& p) const noexcept {
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.properties = p.properties;
+        d.time = s.time;
+        d.length = p.length;
+        d.hash = p.hash;
+        d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
+        return d;
+    }
     static failure failure_of(const damage& d) {
         try {
             return {errc::corrupt, d.file + ", byte " + std::to_string(d.byte) + ": " + d.what + "; it is left out"};
@@ -356,6 +376,7 @@ private:
     void* retains_whom_ = nullptr;
 
     void* core_ = nullptr;
+    side_door* door_ = nullptr;
     stream<T>* head_ = nullptr;
     void (*arrived_)(void*, std::size_t) noexcept = nullptr;
     void (*refer_)(void*, bool) noexcept = nullptr;

@@ -110,6 +110,7 @@ public:
         count_by(*link_, cursor_);
         cursor_.restore(link_->tried_until());
         if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
+        claim_in_doubt(*link_, cursor_, *this);
     }
     link<T>* journal() const noexcept { return link_.get(); }
     deduplicator* ids() noexcept { return known_ids_.get(); }
@@ -286,8 +287,13 @@ private:
         if (!id.empty()) { known_ids_->settled(id, place, clock_.now()); }
     }
 
+    settler_home settlements() const noexcept { return link_ != nullptr ? link_->home() : settler_home{}; }
+
     // What the intake asks for.
 
+    void left_empty(std::size_t n) noexcept {
+        if (bounds_.limited()) { bounds_.left(static_cast<std::int64_t>(n), 0); }
+    }
     bounds& room() noexcept { return bounds_; }
     deduplicator* known_ids() noexcept { return known_ids_.get(); }
     static constexpr offset named(offset o) noexcept { return o; }

@@ -229,6 +229,7 @@ public:
 private:
     // What the intake asks for.
 
+    static constexpr void left_empty(std::size_t) noexcept {}
     quota& room() noexcept { return common_.room; }
     void stored(offset first, std::size_t n, std::size_t bytes, const properties* p) noexcept {
         if (rules_.bytes == 0 && !rules_.compact) { return; }

@@ -149,7 +149,10 @@ public:
         for (;;) {
             see_all();
             expire();
-            group_ref<T> g = find_or_make(name, o);
+            group_ref<T> g = [&] {
+                const auto still = stored_ != nullptr ? stored_->keep_still() : std::unique_lock<std::recursive_mutex>();
+                return find_or_make(name, o);
+            }();
             auto* const m = new member<T>(*g);
             try {
                 g->join(*m);

@@ -68,6 +68,25 @@ draft log_engine<Files>::make_draft(record_kind kind, std::uint32_t stream, std:
     return d;
 }
 
+/// Waits until so much more fits into the open batch; or why nothing may be placed.
+template <class Files>
+failure log_engine<Files>::make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept {
+    const std::size_t most = std::min(most_gathered, largest_batch());
+    for (;;) {
+        if (failure why = refusal(); why.kind() != errc{}) { return why; }
+        if (open_.records == 0 || open_.size() + bytes <= most) { return errc{}; }
+        if (leading_) { // both buffers are full
+            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+            lock.unlock();
+            clock_.park(epoch_, e, clock::never);
+            lock.lock();
+        } else {
+            lead(lock, false);
+            if (failed_.kind() != errc{} && open_.size() + bytes > most) { return failed_; }
+        }
+    }
+}
+
 template <class Files>
 placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit, ticket* t) {
     std::size_t bytes = 0;
@@ -76,19 +95,7 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
         return {.why = {errc::too_large, "a message, or what is sent at once, takes more than half a segment of the journal (segment_bytes)"}};
     }
     std::unique_lock lock(mutex_);
-    for (;;) {
-        if (failure why = refusal(); why.kind() != errc{}) { return {.why = std::move(why)}; }
-        if (open_.records == 0 || open_.size() + bytes <= std::min(most_gathered, largest_batch())) { break; }
-        if (leading_) { // both buffers are full
-            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
-            lock.unlock();
-            clock_.park(epoch_, e, clock::never);
-            lock.lock();
-        } else {
-            lead(lock, false);
-            if (failed_.kind() != errc{} && open_.size() + bytes > std::min(most_gathered, largest_batch())) { return {.why = failed_}; }
-        }
-    }
+    if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
     const bool is_message = drafts.front().kind == record_kind::message;
     slot* const s = is_message ? &slots_.at(drafts.front().stream) : nullptr;
     const offset first = s != nullptr ? s->placed : no_offset;

@@ -1,6 +1,6 @@
 // log_engine: the journal without types. One directory, one commit stream for any number of queues and topics.
 //
-// The class, its invariants and its locks stand here. What it does: commit.hpp (placing and committing), reading.hpp, upkeep.hpp (segments,
+// The class, its invariants and its locks stand here. What it does: commit.hpp (placing and committing), transactions.hpp, reading.hpp, upkeep.hpp (segments,
 // checkpoints, space), recovery.hpp (opening), verification.hpp.
 //
 // How a record becomes durable. Who has one puts it, encoded and hashed, into the open batch, under `mutex_`, and gets its offset. Who needs
@@ -41,7 +41,9 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -132,7 +134,33 @@ public:
     }
     bool is_open() const noexcept override { return !closed_.load(std::memory_order_acquire); }
 
+    placed place_together(std::span<parcel> parcels, std::span<const settled_place> settled, ticket* t) override {
+        return place_all(parcels, settled, {}, false, t);
+    }
+    void prepare(std::string_view xid, std::span<const parcel> parcels, std::span<const settled_place> settled,
+                 std::vector<undecided*>& held) override;
+    std::vector<std::pair<std::string, offset>> in_doubt_of(std::uint32_t cursor) override;
+    void hold_in_doubt(const std::string& xid, undecided& held) override {
+        const std::lock_guard lock(holding_);
+        held_[xid].push_back(&held);
+    }
+    void forget_held() noexcept {
+        for (;;) {
+            std::vector<undecided*> all;
+            {
+                const std::lock_guard lock(holding_);
+                if (held_.empty()) { return; }
+                all = std::move(held_.begin()->second);
+                held_.erase(held_.begin());
+            }
+            for (undecided* const one : all) { one->decide(false); }
+        }
+    }
+
     // what the journal's owner asks
+    std::vector<std::string> in_doubt();
+    /// Decides about a prepared transaction. Throws errc::not_found, io, closed: then it is still in doubt. Endpoints neither come nor go meanwhile.
+    void resolve(std::string_view xid, bool commit);
     const recovery_report& recovered() const noexcept { return recovered_; }
     void flush();
     verify_report verify(const progress& tell);
@@ -219,6 +247,15 @@ private:
     draft make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const;
     failure refusal() const;
 
+    failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
+
+    // transactions.hpp
+    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool to_sync, ticket* t);
+    std::vector<draft> settle_all(std::vector<prepared_content::settled>& places, std::vector<std::vector<std::byte>>& payloads) const;
+    failure fits(std::size_t bytes) const;
+    slot& slot_of(std::uint32_t stream);
+    std::vector<undecided*> take_held(std::string_view xid);
+
     // upkeep.hpp
     failure make_room(std::uint64_t base, std::size_t n) noexcept;
     failure rotate(std::uint64_t base) noexcept;
@@ -296,6 +333,8 @@ private:
     unsigned expected_ = 1;   // threads that waited for the last batch
     failure failed_ = errc{}; // the last batch
     failure broken_ = errc{}; // a sync failed: nothing is written any more
+    std::mutex holding_;
+    std::map<std::string, std::vector<undecided*>, std::less<>> held_; // of the transactions in doubt: deliveries
     std::atomic<bool> closed_{false};
     std::atomic<std::uint32_t> epoch_{0}; // batches that are over
     std::atomic<unsigned> joined_{0};     // threads that wait for the open batch

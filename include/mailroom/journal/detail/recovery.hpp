@@ -57,6 +57,7 @@ void log_engine<Files>::close() noexcept {
         wait_for_leader(); // somebody who had nothing to write
         over_ = true;
     }
+    forget_held(); // they are in doubt still; who gave them out has gone
     const std::lock_guard lock(upkeep_);
     if (!read_only_ && broken_.kind() == errc{}) {
         try {
