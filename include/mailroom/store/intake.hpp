@@ -14,6 +14,7 @@
 #include <mailroom/options.hpp>
 #include <mailroom/store/link.hpp>
 #include <mailroom/store/lot.hpp>
+#include <mailroom/store/producers.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
 
@@ -69,6 +70,7 @@ private:
 ///     const timing& time_of();
 ///     room();                          its bounds: see store/bounds.hpp and store/quota.hpp
 ///     deduplicator* known_ids();       or nullptr
+///     producer_table& producers();
 ///     offset named(offset);            how a place is called outside: with its partition, where there are several
 ///     wake(n);                         receivers that wait
 ///     duration next_due(); catch_up(); what expires makes room
@@ -127,6 +129,30 @@ public:
             done = wait_for_room([&] { return attempt(out, cover); }, 1, deadline, stop);
         }
         if (!done && cover != nullptr && props != nullptr) { *props = std::move(cover->props); }
+        return done;
+    }
+
+    /// Appends one message of a producer, waiting for room, unless it was sent before: then where, or no_offset where that is not known any more.
+    result<offset> send_numbered(T& value, properties* props, const numbered& by) {
+        const auto waiting = [&](auto once) {
+            result<offset> done = once();
+            if (done || done.error() != errc::full || self().room().rule() != overflow::block) { return done; }
+            return wait_for_room(once, 1, clock::never, stop_token());
+        };
+        if (self().journal() != nullptr) {
+            shipment one;
+            one.by = &by;
+            if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
+            return waiting([&] { return attempt_to_store(one, 1, footprint_of(value), props, nullptr); });
+        }
+        outgoing<T> out(value);
+        std::unique_ptr<envelope> cover;
+        if (props != nullptr && *props != no_properties) {
+            cover = std::make_unique<envelope>();
+            cover->props = std::move(*props);
+        }
+        const result<offset> done = waiting([&] { return attempt(out, cover, &by); });
+        if (done) { self().producers().kept(by); }
         return done;
     }
 
@@ -398,7 +424,7 @@ private:
     Self& self() noexcept { return static_cast<Self&>(*this); }
 
     // One attempt to append; `errc::full` where there is no room.
-    result<offset> attempt(outgoing<T>& out, std::unique_ptr<envelope>& cover) {
+    result<offset> attempt(outgoing<T>& out, std::unique_ptr<envelope>& cover, const numbered* by = nullptr) {
         const std::size_t bytes = footprint_of(out.look());
         if (stream_.closed()) { return errc::closed; }
         if (!self().room().could_ever_hold(1, bytes)) { return too_large(); }
@@ -407,7 +433,14 @@ private:
             typename stream<T>::taken place{};
             bool full = false;
             {
-                std::unique_lock<std::mutex> lock;
+                std::unique_lock<std::mutex> numbers, lock;
+                if (by != nullptr) {
+                    numbers = self().producers().lock();
+                    if (offset before = no_offset; self().producers().was_sent(*by, before)) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        return before;
+                    }
+                }
                 duration now{};
                 if (identified) {
                     lock = self().known_ids()->lock();
@@ -423,8 +456,10 @@ private:
                 place = self().room().reserve(stream_, 1, bytes, sent, full);
                 if (place.taken) {
                     if (identified) { self().known_ids()->sent(cover->props.id, self().named(place.first), now); }
+                    if (by != nullptr) { self().producers().placed(*by, self().named(place.first)); }
                     const duration expires = publish(place.first, out, cover, sent, bytes);
-                    lock = std::unique_lock<std::mutex>(); // what follows may run foreign code
+                    lock = std::unique_lock<std::mutex>();
+                    numbers = std::unique_lock<std::mutex>(); // what follows may run foreign code
                     if (expires != not_timed) { self().note_timed(place.first, expires); }
                     self().appended(place.first, 1);
                     const offset name = self().named(place.first);
@@ -506,7 +541,16 @@ private:
             placed p;
             ticket t;
             {
-                std::unique_lock<std::mutex> lock;
+                std::unique_lock<std::mutex> numbers, lock;
+                if (all.by != nullptr) {
+                    numbers = self().producers().lock();
+                    if (offset before = no_offset; self().producers().was_sent(*all.by, before)) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        numbers.unlock();
+                        to.push(); // it is answered for when the original is
+                        return before;
+                    }
+                }
                 duration now{};
                 if (identified) {
                     lock = self().known_ids()->lock();
@@ -535,6 +579,7 @@ private:
                     return sent;
                 });
                 if (p.taken && identified) { self().known_ids()->sent(props->id, self().named(p.first), now); }
+                if (p.taken && all.by != nullptr) { self().producers().placed(*all.by, self().named(p.first)); }
             }
             if (p.taken) {
                 if (pending != nullptr) {
@@ -547,11 +592,13 @@ private:
                             const auto lock = self().known_ids()->lock();
                             self().known_ids()->revoke(props->id, self().named(p.first));
                         }
+                        if (all.by != nullptr) { self().producers().not_kept(*all.by); }
                         return t.why;
                     }
                 } else if (stream_.has_waiters()) {
                     self().wake(1);
                 }
+                if (all.by != nullptr) { self().producers().kept(*all.by); }
                 if (props != nullptr && (props->delay > duration::zero() || props->time_to_live > duration::zero())) {
                     const duration sent = self().time_of().clock().now();
                     self().note_timed(p.first, props->time_to_live > duration::zero() ? later(sent, props->time_to_live) : clock::never);

@@ -13,6 +13,7 @@
 #include <mailroom/message/properties_codec.hpp>
 #include <mailroom/message/schema.hpp>
 #include <mailroom/store/link.hpp>
+#include <mailroom/store/producers.hpp>
 #include <mailroom/store/recorded.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
@@ -150,6 +151,7 @@ public:
         return errc{};
     }
     placed place(shipment& s, const admission& admit, ticket* t) override {
+        if (s.by != nullptr) { return place_numbered(s, admit, t); }
         if (s.more.empty()) {
             draft one = draft_of(s, s.first);
             return log_->place({&one, 1}, admit, t);
@@ -300,6 +302,26 @@ private:
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
+    // A message and, after it, whose it is.
+    placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
+        std::vector<std::byte> payload;
+        wire_writer to(payload);
+        to.text(s.by->who);
+        to.var(s.by->number);
+        draft note;
+        note.kind = record_kind::produced;
+        note.stream = stream_;
+        note.offset = 0;
+        note.length = static_cast<std::uint32_t>(payload.size());
+        payload.resize(padded(payload.size()));
+        note.payload = payload;
+        note.hash = checksum(payload, log_->seed());
+        parcel all;
+        all.stream = stream_;
+        all.admit = admit;
+        all.drafts = {draft_of(s, s.first), note};
+        return log_->place_together({&all, 1}, {}, t);
+    }
     draft draft_of(const shipment& s, const shipment::piece& p) const noexcept {
         draft d;
         d.stream = stream_;

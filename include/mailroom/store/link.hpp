@@ -24,6 +24,8 @@
 
 namespace mailroom::detail {
 
+struct numbered;
+
 /// Messages of one stream, encoded, on their way into the journal together.
 struct shipment {
     struct piece {
@@ -37,7 +39,8 @@ struct shipment {
     std::vector<piece> more; // where there are several
     const piece& at(std::size_t i) const noexcept { return i == 0 ? first : more[i - 1]; }
     std::size_t count = 0;
-    std::int64_t time = 0; // when they are sent: wall clock, nanoseconds since 1970
+    const numbered* by = nullptr; // whose it is, where producers are known
+    std::int64_t time = 0;        // when they are sent: wall clock, nanoseconds since 1970
 };
 
 /// What a journal tells an endpoint of messages that come from a prepared transaction, not through its own sending side.

@@ -114,6 +114,7 @@ public:
     }
     link<T>* journal() const noexcept { return link_.get(); }
     deduplicator* ids() noexcept { return known_ids_.get(); }
+    producer_table& numbers() noexcept { return producers_; }
     const timing& times() const noexcept { return timing_; }
     stream<T>& messages() noexcept { return stream_; }
     /// For a log elsewhere: so many have come.
@@ -296,6 +297,7 @@ private:
     }
     bounds& room() noexcept { return bounds_; }
     deduplicator* known_ids() noexcept { return known_ids_.get(); }
+    producer_table& producers() noexcept { return producers_; }
     static constexpr offset named(offset o) noexcept { return o; }
     static constexpr void appended(offset, std::size_t) noexcept {}
     static constexpr void stored(offset, std::size_t, std::size_t, const properties*) noexcept {}
@@ -417,6 +419,7 @@ private:
     wait_list watchers_; // who drains, and who waits for dead letters: all are woken by what may concern one
     std::atomic<bool> gone_{false};
     dead_letters<T> dead_letters_{*this};
+    producer_table producers_;
 };
 
 } // namespace mailroom::detail
