@@ -123,7 +123,8 @@ public:
     /// The first offset of a stream that is stored.
     virtual offset first_stored(std::uint32_t stream) noexcept = 0;
 
-    virtual std::uint64_t seed() const noexcept = 0;
+    /// What payloads are hashed with.
+    virtual const hash_key& seed() const noexcept = 0;
     virtual mailroom::durability durability() const noexcept = 0;
     virtual mailroom::clock& clock() const noexcept = 0;
     /// A message that takes more, with its properties, is refused.

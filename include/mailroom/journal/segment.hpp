@@ -38,7 +38,7 @@ inline failure io_failure(std::string_view what, std::string_view path, const st
 /// Writes all of `parts`, however often it takes.
 template <class Files>
 std::error_code write_all(const Files& files, typename Files::file& file, std::uint64_t at, std::span<const bytes_view> parts) noexcept {
-    std::array<bytes_view, 4> left{};
+    std::array<bytes_view, 16> left{};
     std::size_t n = std::min(parts.size(), left.size());
     std::copy_n(parts.begin(), n, left.begin());
     std::size_t from = 0;
@@ -161,6 +161,11 @@ public:
             is_new = true;
         }
         return at->second;
+    }
+    /// The same of a message that follows the last one of run `which`.
+    void extend(std::size_t which, std::uint64_t position) {
+        places_[which].push_back(static_cast<std::uint32_t>((position - first_) / alignment));
+        ++runs_[which].count;
     }
     /// No more comes. What it knows of its places can go as soon as they are in a file.
     void seal() noexcept {

@@ -86,6 +86,24 @@ private:
     std::atomic<bool> held_{false};
 };
 
+/// Bytes whose values nobody has asked for are not set to zero first.
+template <class T>
+struct unfilled : std::allocator<T> {
+    template <class U>
+    struct rebind {
+        using other = unfilled<U>;
+    };
+    template <class U, class... Args>
+    void construct(U* at, Args&&... args) {
+        if constexpr (sizeof...(Args) == 0) {
+            ::new (static_cast<void*>(at)) U;
+        } else {
+            ::new (static_cast<void*>(at)) U(std::forward<Args>(args)...);
+        }
+    }
+};
+using byte_buffer = std::vector<std::byte, unfilled<std::byte>>;
+
 template <class Files>
 class log_engine final : public log_port, public std::enable_shared_from_this<log_engine<Files>> {
     using file = typename Files::file;
@@ -122,7 +140,7 @@ public:
     void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept override;
     void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept override;
     offset first_stored(std::uint32_t stream) noexcept override;
-    std::uint64_t seed() const noexcept override { return seed_; }
+    const hash_key& seed() const noexcept override { return seed_; }
     mailroom::durability durability() const noexcept override { return options_.durability; }
     mailroom::clock& clock() const noexcept override { return clock_; }
     std::size_t largest_batch() const noexcept override { return options_.segment_bytes / 2; }
@@ -154,11 +172,12 @@ private:
     static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
     static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
+    static constexpr std::size_t written_back_at_once = std::size_t{4} << 20;
     static constexpr std::size_t most_open = 128; // files of segments
 
     // What gathers, or is being written.
     struct batch {
-        std::vector<std::byte> bytes; // with room for its header in front
+        byte_buffer bytes; // with room for its header in front
         std::uint32_t records = 0;
         std::uint64_t base = 0; // its position
         ticket* first = nullptr;
@@ -211,7 +230,7 @@ private:
     failure write(batch& b, std::uint64_t& check) noexcept;
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
     void take(const record& r, const segment_ptr& where);
-    void publish(const batch& b, std::vector<arrival>& arrivals);
+    void note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals);
     void keep(batch& b) noexcept;
     void finish(ticket* chain, const failure& why) noexcept;
     static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
@@ -221,6 +240,7 @@ private:
 
     // upkeep.hpp
     failure make_room(std::uint64_t base, std::size_t n) noexcept;
+    void begin_writing_back(std::uint64_t until) noexcept;
     failure rotate(std::uint64_t base) noexcept;
     void tend() noexcept;
     void note_space(const std::error_code& ec) noexcept;
@@ -263,7 +283,7 @@ private:
     void index_again(const segment_ptr& s, std::uint64_t until);
     void replay_segment(const segment_ptr& s, replay_state& r);
     bool enter_next(segment_ptr& last, replay_state& r, const std::vector<std::string>& names);
-    void take_place(const record& r, const segment_ptr& where);
+    std::size_t take_place(const record& r, const segment_ptr& where);
     void report(const std::string& path, std::uint64_t byte, std::string what);
     std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
     std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from);
@@ -280,7 +300,7 @@ private:
     std::string identity_;
     file lock_file_;
     journal_id id_{};
-    std::uint64_t seed_ = 0;
+    hash_key seed_;
     recovery_report recovered_;
     std::map<std::uint32_t, offset> suspects_; // fixed once it is open
     bool read_only_ = false;
@@ -289,8 +309,9 @@ private:
     std::mutex declaring_; // one at a time, for numbers are given by what is committed
     std::mutex mutex_;     // what gathers
     batch open_;
-    std::vector<std::byte> spare_buffer_;
-    std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
+    byte_buffer spare_buffer_;
+    std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks; none is ever taken out
+    std::pair<std::uint32_t, slot*> last_slot_{0, nullptr}; // somebody placed messages in; no stream has number 0
     bool leading_ = false;
     unsigned expected_ = 1;   // threads that waited for the last batch
     failure failed_ = errc{}; // the last batch
@@ -310,6 +331,7 @@ private:
     std::uint64_t chain_ = 0;  // the checksum of the last batch header
     std::atomic<std::uint64_t> incarnation_{1};
     std::uint64_t durable_ = 0;
+    std::uint64_t begun_ = 0; // before this, the system was asked to write to the disk what it was given
 
     std::mutex state_; // what is committed
     catalog catalog_;
