@@ -194,11 +194,9 @@ struct record_header {
         store_le(to + 16, hash);
         store_le(to + 24, offset);
         store_le(to + 32, time);
-        store_le(to + 40, length);
-        store_le(to + 44, stream);
-        store_le(to + 48, static_cast<std::uint16_t>(kind));
-        store_le(to + 50, schema);
-        store_le(to + 52, properties);
+        // As whole words: so they are read again at once, to be hashed.
+        store_le(to + 40, std::uint64_t{length} | std::uint64_t{stream} << 32);
+        store_le(to + 48, static_cast<std::uint64_t>(kind) | std::uint64_t{schema} << 16 | std::uint64_t{properties} << 32);
         store_le(to, short_checksum<size - 8>(to + 8, seed));
     }
     static bool decode(bytes_view from, std::uint64_t at, std::uint64_t seed, record_header& h) noexcept {

@@ -98,6 +98,8 @@ public:
     /// Puts records, messages of one stream in a row or others, into the batch that is next committed, all or none. `admit`, under the lock, is asked for
     /// the offset of the first. `t` is completed with that batch. Waits where the batch is full.
     virtual placed place(std::span<draft> drafts, const admission& admit, ticket* t) = 0;
+    /// The same for one message, where nobody asks and nobody waits; no_offset: nothing happened, and `place` says why, or waits.
+    virtual offset append(const draft& d) = 0;
     /// Joins the batch that is next committed, without a record: also what is settled by now is in it.
     virtual void enrol(ticket& t) = 0;
     /// Waits until a ticket is done; commits, if nobody else does.

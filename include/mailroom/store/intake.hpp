@@ -262,6 +262,14 @@ private:
 
     // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
     result<offset> store(T& value, properties* props, duration deadline, const stop_token& stop) {
+        if (props == nullptr && !stream_.closed() && !self().room().limited()) {
+            const offset place = self().journal()->append(value);
+            if (place != no_offset) {
+                if (stream_.has_waiters()) { self().wake(1); } // he commits
+                self().stored(place, 1, footprint_of(value), nullptr);
+                return self().named(place);
+            }
+        }
         shipment one;
         if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
         return store(one, 1, footprint_of(value), props, deadline, stop);

@@ -148,6 +148,23 @@ public:
         }
         return errc{};
     }
+    offset append(const T& value) override {
+        if (waits_) { return no_offset; }
+        byte_sink bytes;
+        codec<T>::encode(value, bytes);
+        const std::size_t length = bytes.size();
+        if (length > log_->largest_batch()) { return no_offset; }
+        const std::size_t padding = padded(length) - length;
+        if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.time = wall_count(times_.wall(times_.coarse()));
+        d.length = static_cast<std::uint32_t>(length);
+        d.payload = bytes.bytes();
+        d.hash = checksum(d.payload, log_->seed());
+        return log_->append(d);
+    }
     placed place(shipment& s, const admission& admit, ticket* t) override {
         const auto make = [&](const shipment::piece& p) {
             draft d;
@@ -171,7 +188,7 @@ public:
         return log_->place(all, admit, t);
     }
     void wait(ticket& t) noexcept override { log_->wait(t); }
-    bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
+    bool commits() const noexcept override { return waits_; }
     offset placed_until() noexcept override { return log_->placed_until(stream_); }
     bool has_pending() noexcept override { return log_->placed_until(stream_) > head_->head(); }
     bool push() noexcept override { return log_->push(); }
@@ -340,6 +357,7 @@ private:
     const std::shared_ptr<log_port> log_;
     const std::uint32_t stream_;
     const offset name_;
+    const bool waits_ = log_->durability() != mailroom::durability::none;
     const timing times_;
     change_log own_changes_;
     cursor_image before_;

@@ -90,11 +90,7 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
         }
     }
     const bool is_message = drafts.front().kind == record_kind::message;
-    slot* s = nullptr;
-    if (is_message) {
-        if (last_slot_.first != drafts.front().stream) { last_slot_ = {drafts.front().stream, &slots_.at(drafts.front().stream)}; }
-        s = last_slot_.second;
-    }
+    slot* const s = is_message ? &slot_of(drafts.front().stream) : nullptr;
     const offset first = s != nullptr ? s->placed : no_offset;
     if (!admit.ask(admit.whom, first)) { return {.full = true}; }
     const std::size_t before = open_.size();
@@ -113,12 +109,37 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
         link(open_, *t);
     }
     const bool is_much = open_.size() >= buffered && t == nullptr;
-    if (has_keeper_.load(std::memory_order_relaxed) && (t == nullptr || !t->waits) && !open_.called) { // once for each batch
-        open_.called = true;
-        wake_keeper();
-    }
+    if (t == nullptr || !t->waits) { call_keeper(); }
     if (is_much && !leading_) { lead(lock, false); }
     return {.taken = true, .first = first};
+}
+
+template <class Files>
+offset log_engine<Files>::append(const draft& d) {
+    std::unique_lock lock(mutex_);
+    if (closed_.load(std::memory_order_relaxed) || read_only_ || broken_.kind() != errc{}) { return no_offset; }
+    if (open_.records != 0 && open_.size() + d.whole() > std::min(most_gathered, largest_batch())) { return no_offset; }
+    slot& s = slot_of(d.stream);
+    append(open_, d, s.placed); // or throws, and nothing was changed
+    const offset at = s.placed++;
+    call_keeper();
+    if (open_.size() >= buffered && !leading_) { lead(lock, false); }
+    return at;
+}
+
+/// The slot of a stream somebody has open. With `mutex_`.
+template <class Files>
+auto log_engine<Files>::slot_of(std::uint32_t stream) -> slot& {
+    if (last_slot_.first != stream) { last_slot_ = {stream, &slots_.at(stream)}; }
+    return *last_slot_.second;
+}
+
+/// There is something for the committer: he is told once for each batch. With `mutex_`.
+template <class Files>
+void log_engine<Files>::call_keeper() noexcept {
+    if (!has_keeper_.load(std::memory_order_relaxed) || open_.called) { return; }
+    open_.called = true;
+    wake_keeper();
 }
 
 template <class Files>

@@ -131,6 +131,7 @@ public:
     void detach(change_source& s) noexcept override;
     void mark(change_source& s) noexcept override;
     placed place(std::span<draft> drafts, const admission& admit, ticket* t) override;
+    offset append(const draft& d) override;
     void enrol(ticket& t) override;
     void wait(ticket& t) noexcept override;
     bool lead_for(ticket& t) noexcept override;
@@ -219,6 +220,8 @@ private:
 
     // commit.hpp
     void start(batch& b, std::uint64_t base) noexcept;
+    slot& slot_of(std::uint32_t stream);
+    void call_keeper() noexcept;
     void append(batch& b, const draft& d, offset o);
     void link(batch& b, ticket& t) noexcept;
     void gather(std::unique_lock<std::mutex>& lock) noexcept;
