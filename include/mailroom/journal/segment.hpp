@@ -214,9 +214,10 @@ public:
             index = index_;
         }
         if (index == nullptr) { return false; }
-        std::array<std::byte, 64 * sizeof(std::uint32_t)> bytes;
+        constexpr std::size_t at_once = 1024;
+        std::array<std::byte, at_once * sizeof(std::uint32_t)> bytes; // filled as far as it is looked at
         for (std::size_t done = 0; done < to.size();) {
-            const std::size_t n = std::min<std::size_t>(64, to.size() - done);
+            const std::size_t n = std::min(at_once, to.size() - done);
             const std::uint64_t at = sealed_file::head + (r.start + from + done) * sizeof(std::uint32_t);
             std::size_t got = 0;
             if (read_all(files, *index, at, std::span(bytes).first(n * sizeof(std::uint32_t)), got) || got != n * sizeof(std::uint32_t)) { return false; }

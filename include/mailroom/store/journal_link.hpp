@@ -291,7 +291,9 @@ public:
                     b.slots[k].ready.store(slot_lost, std::memory_order_release);
                     if (d == nullptr) { return; } // it has gone, or never came
                     note_damage(failure_of(*d));
-                });
+                },
+                &ahead_);
+            if (head <= b.first + span) { ahead_.forget(); } // what follows has not been sent yet
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }
@@ -380,6 +382,7 @@ private:
     void (*shut_)(void*) noexcept = nullptr;
 
     std::mutex loading_;
+    read_ahead ahead_;
     std::vector<failure> met_;
 };
 

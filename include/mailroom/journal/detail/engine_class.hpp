@@ -139,7 +139,8 @@ public:
     void push_settlements() noexcept override;
     offset placed_until(std::uint32_t stream) noexcept override;
     void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept override;
-    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept override;
+    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
+              read_ahead* kept = nullptr) noexcept override;
     offset first_stored(std::uint32_t stream) noexcept override;
     const hash_key& seed() const noexcept override { return seed_; }
     mailroom::durability durability() const noexcept override { return options_.durability; }
@@ -174,6 +175,7 @@ private:
     static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
     static constexpr std::size_t written_back_at_once = std::size_t{4} << 20;
+    static constexpr std::size_t near = std::size_t{64} << 10; // what lies so near each other is read at once
     static constexpr std::size_t most_open = 128; // files of segments
 
     // What gathers, or is being written.
@@ -210,12 +212,13 @@ private:
         segment_ptr where;
         std::uint64_t position = 0;
     };
-    struct lookup { // of a message
+    struct stretch { // of 32 messages: some that lie in one run, or one that lies elsewhere by now
         segment_ptr where;
-        std::uint64_t position = 0;
-        const run* in = nullptr; // its place has to be read from the file beside the segment
-        run copy{};
-        std::uint32_t number = 0;
+        std::uint64_t end = 0; // of what is committed there
+        run in{};
+        std::uint32_t number = 0;    // in its run
+        unsigned first = 0, n = 0;   // of the 32
+        bool is_placed = false;      // otherwise their places have to be read from the file beside the segment
     };
 
     // commit.hpp
@@ -263,7 +266,9 @@ private:
     std::uint64_t bytes_stored() noexcept;
 
     // reading.hpp
-    bool find(std::uint32_t stream, offset o, lookup& l);
+    bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
+    bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
+    std::error_code read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept;
     bool rebuild_index(const segment_ptr& s);
     template <class Fn, class Wrong>
     void scan(const segment_ptr& s, std::uint64_t until, Fn fn, Wrong wrong);
