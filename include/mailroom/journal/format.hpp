@@ -17,6 +17,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #ifndef XXH_INLINE_ALL
@@ -227,12 +228,16 @@ struct record {
     bytes_view payload;
 };
 
-/// The record at position `at` if `from` begins with all of one, intact.
-inline std::optional<record> decode_record(bytes_view from, std::uint64_t at, const hash_key& seed) noexcept {
-    record r;
-    if (!record_header::decode(from, at, seed, r.head) || from.size() < r.head.whole()) { return std::nullopt; }
-    if (checksum(from.subspan(record_header::size, padded(r.head.length)), seed) != r.head.hash) { return std::nullopt; }
+/// Reads the record at position `at`; false: `from` does not begin with all of one, intact.
+inline bool decode_record(bytes_view from, std::uint64_t at, const hash_key& seed, record& r) noexcept {
+    if (!record_header::decode(from, at, seed, r.head) || from.size() < r.head.whole()) { return false; }
+    if (checksum(from.subspan(record_header::size, padded(r.head.length)), seed) != r.head.hash) { return false; }
     r.payload = from.subspan(record_header::size, r.head.length);
+    return true;
+}
+inline std::optional<record> decode_record(bytes_view from, std::uint64_t at, const hash_key& seed) noexcept {
+    std::optional<record> r(std::in_place);
+    if (!decode_record(from, at, seed, *r)) { r.reset(); }
     return r;
 }
 

@@ -310,6 +310,9 @@ private:
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
+    // Text and bytes, whose slots keep their buffers.
+    static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
+
     static failure failure_of(const damage& d) {
         try {
             return {errc::corrupt, d.file + ", byte " + std::to_string(d.byte) + ": " + d.what + "; it is left out"};
@@ -332,8 +335,22 @@ private:
             if (r.head.schema >= decoders_.size() || decoders_[r.head.schema] == nullptr) {
                 fail(errc::type_mismatch, "a message was stored in a way this type does not read");
             }
-            T value = decoders_[r.head.schema](r.payload.subspan(r.head.properties));
-            outgoing<T> out(value);
+            const bytes_view bytes = r.payload.subspan(r.head.properties);
+            bool is_filled = false;
+            if constexpr (is_stored_as_it_is) {
+                if (decoders_[r.head.schema] == &decode_as<T, T>) {
+                    const auto* const first = reinterpret_cast<const typename T::value_type*>(bytes.data());
+                    b.slots[k].value.assign(first, first + bytes.size());
+                    if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+                    is_filled = true;
+                }
+            }
+            if (!is_filled) {
+                T value = decoders_[r.head.schema](bytes);
+                outgoing<T> out(value);
+                if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
+                out.into(b.slots[k].value);
+            }
             const duration sent = times_.at(wall_point(r.head.time));
             std::uint64_t word = b.word_at(sent);
             if (cover != nullptr) {
@@ -342,8 +359,6 @@ private:
                 if (cover->props.time_to_live > duration::zero()) { cover->expires = later(sent, cover->props.time_to_live); }
                 word = b.word_of(cover.release());
             }
-            if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
-            out.into(b.slots[k].value);
             b.slots[k].ready.store(word, std::memory_order_release);
         } catch (const std::exception& e) {
             b.slots[k].ready.store(slot_lost, std::memory_order_release);

@@ -27,7 +27,6 @@ template <class Files>
 void log_engine<Files>::append(batch& b, const draft& d, offset o) {
     const std::size_t front = b.bytes.empty() ? batch_header::size : b.bytes.size();
     const std::size_t whole = d.whole();
-    if (b.bytes.capacity() < front + whole) { b.bytes.reserve(std::max(front + whole, 2 * b.bytes.capacity())); }
     b.bytes.resize(front + whole);
     std::byte* const to = b.bytes.data() + front;
     const record_header h{.position = b.base + front,
@@ -347,7 +346,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         }
         if (now.bytes.capacity() <= most_gathered && now.bytes.capacity() > spare_buffer_.capacity()) {
             now.bytes.clear();
-            spare_buffer_ = std::move(now.bytes);
+            spare_buffer_.swap(now.bytes);
         }
         const bool again = open_.wanted;
         if (!again) { leading_ = false; }
@@ -380,7 +379,7 @@ void log_engine<Files>::keep(batch& b) noexcept {
             record_header::decode(rest, open_.base + at, seed_, h);
             const std::size_t front = b.size();
             h.position = b.base + front;
-            b.bytes.insert(b.bytes.end(), rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(h.whole()));
+            b.bytes.add(rest.first(h.whole()));
             h.encode(b.bytes.data() + front, seed_);
             at += h.whole();
         }

@@ -86,24 +86,6 @@ private:
     std::atomic<bool> held_{false};
 };
 
-/// Bytes whose values nobody has asked for are not set to zero first.
-template <class T>
-struct unfilled : std::allocator<T> {
-    template <class U>
-    struct rebind {
-        using other = unfilled<U>;
-    };
-    template <class U, class... Args>
-    void construct(U* at, Args&&... args) {
-        if constexpr (sizeof...(Args) == 0) {
-            ::new (static_cast<void*>(at)) U;
-        } else {
-            ::new (static_cast<void*>(at)) U(std::forward<Args>(args)...);
-        }
-    }
-};
-using byte_buffer = std::vector<std::byte, unfilled<std::byte>>;
-
 template <class Files>
 class log_engine final : public log_port, public std::enable_shared_from_this<log_engine<Files>> {
     using file = typename Files::file;

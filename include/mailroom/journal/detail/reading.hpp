@@ -189,9 +189,10 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
         each(s, [&](unsigned i) {
             const std::uint64_t at = places[i];
             std::error_code ec;
-            std::optional<record> r = decode_record(ahead.from(s.where, at), at, seed_);
+            record r;
+            bool is_whole = decode_record(ahead.from(s.where, at), at, seed_, r);
             std::size_t least = 0;
-            for (int tries = 0; tries < 2 && !r && !ec; ++tries) { // not all of it is here yet; how long it is, it says itself
+            for (int tries = 0; tries < 2 && !is_whole && !ec; ++tries) { // not all of it is here yet; how long it is, it says itself
                 const bytes_view here = ahead.from(s.where, at);
                 if (here.size() >= record_header::size) {
                     record_header h;
@@ -199,15 +200,15 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
                     least = h.whole();
                 }
                 ec = read_at(s.where, at, std::max(least, reach(s, i)), s.end, ahead);
-                if (!ec) { r = decode_record(ahead.from(s.where, at), at, seed_); }
+                if (!ec) { is_whole = decode_record(ahead.from(s.where, at), at, seed_, r); }
             }
             if (ec) {
                 give_up(i, s.where, at, "the file cannot be read");
-            } else if (r && r->head.stream == stream && r->head.offset == first + i &&
-                       (r->head.kind == record_kind::message || r->head.kind == record_kind::moved)) {
-                ahead.usual = r->head.whole();
+            } else if (is_whole && r.head.stream == stream && r.head.offset == first + i &&
+                       (r.head.kind == record_kind::message || r.head.kind == record_kind::moved)) {
+                ahead.usual = r.head.whole();
                 ahead.reached = at + ahead.usual;
-                found(i, *r);
+                found(i, r);
             } else {
                 give_up(i, s.where, at, "a message is damaged");
             }
