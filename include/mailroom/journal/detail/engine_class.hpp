@@ -198,9 +198,9 @@ private:
         segment_ptr where;
         std::uint64_t end = 0; // of what is committed there
         run in{};
-        std::uint32_t number = 0;    // in its run
-        unsigned first = 0, n = 0;   // of the 32
-        bool is_placed = false;      // otherwise their places have to be read from the file beside the segment
+        std::uint32_t number = 0;  // in its run
+        unsigned first = 0, n = 0; // of the 32
+        bool is_placed = false;    // otherwise their places have to be read from the file beside the segment
     };
 
     // commit.hpp
@@ -300,7 +300,7 @@ private:
     std::mutex mutex_;     // what gathers
     batch open_;
     byte_buffer spare_buffer_;
-    std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks; none is ever taken out
+    std::unordered_map<std::uint32_t, slot> slots_;         // changed under both locks; none is ever taken out
     std::pair<std::uint32_t, slot*> last_slot_{0, nullptr}; // somebody placed messages in; no stream has number 0
     bool leading_ = false;
     unsigned expected_ = 1;   // threads that waited for the last batch

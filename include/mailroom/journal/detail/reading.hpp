@@ -79,9 +79,7 @@ template <class Files>
 bool log_engine<Files>::look_up(stretch& s, std::uint64_t* to, read_ahead& ahead) {
     constexpr std::uint32_t some = 1024; // where somebody reads on and on
     const offset o = s.in.first + s.number;
-    const auto known = [&] {
-        return ahead.places_are_of(s.where) && o >= ahead.first_place && o - ahead.first_place + s.n <= ahead.places.size();
-    };
+    const auto known = [&] { return ahead.places_are_of(s.where) && o >= ahead.first_place && o - ahead.first_place + s.n <= ahead.places.size(); };
     if (!known()) {
         limit_open_files(s.where);
         const bool goes_on = ahead.places_are_of(s.where) && o >= ahead.first_place && o - ahead.first_place <= ahead.places.size();
