@@ -66,7 +66,8 @@ public:
     /// Appends a message and returns its offset; waits while the queue is full and its overflow rule is `block`.
     /// Throws `error`: closed, full (rule reject, or drop_oldest with every message held), too_large, rejected, invalid.
     /// A duplicate: the offset of the original. Dropped by drop_newest: no_offset. Cost: no lock, no allocation but one block in 32 messages.
-    offset send(T value) { return to().send(value); }
+    offset send(T&& value) { return to().send(value); }
+    offset send(const T& value) requires std::copy_constructible<T> { return to().send_copy(value); }
     offset send(T value, properties props) { return to().send(value, &props, stop_token()); }
     /// The same, until stopped: errc::full.
     offset send(T value, properties props, stop_token stop) { return to().send(value, &props, stop); }

@@ -156,6 +156,13 @@ public:
         return done;
     }
 
+    /// The same of a copy, however long that takes.
+    result<offset> send_copy(const T& value) {
+        if (self().journal() != nullptr) [[unlikely]] { return store(value, nullptr, clock::never, stop_token()); }
+        T copy(value);
+        return send(copy, nullptr, clock::never, stop_token());
+    }
+
     /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
     template <class Look, class Put>
     result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {
@@ -518,7 +525,15 @@ private:
     // ------------------------------------------------------------------------------------------------------------------ into a journal
 
     // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
-    result<offset> store(T& value, properties* props, duration deadline, const stop_token& stop) {
+    result<offset> store(const T& value, const properties* props, duration deadline, const stop_token& stop) {
+        if (props == nullptr && !stream_.closed() && !self().room().limited()) {
+            const offset place = self().journal()->append(value);
+            if (place != no_offset) {
+                if (stream_.has_waiters()) { self().wake(1); } // he commits
+                self().stored(place, 1, footprint_of(value), nullptr);
+                return self().named(place);
+            }
+        }
         shipment one;
         if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
         return store(one, 1, footprint_of(value), props, deadline, stop);

@@ -150,6 +150,23 @@ public:
         }
         return errc{};
     }
+    offset append(const T& value) override {
+        if (waits_) { return no_offset; }
+        byte_sink bytes;
+        codec<T>::encode(value, bytes);
+        const std::size_t length = bytes.size();
+        if (length > log_->largest_batch()) { return no_offset; }
+        const std::size_t padding = padded(length) - length;
+        if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.time = wall_count(times_.wall(times_.coarse()));
+        d.length = static_cast<std::uint32_t>(length);
+        d.payload = bytes.bytes();
+        d.hash = checksum(d.payload, log_->seed());
+        return log_->append(d);
+    }
     placed place(shipment& s, const admission& admit, ticket* t) override {
         if (s.by != nullptr) { return place_numbered(s, admit, t); }
         if (s.more.empty()) {
@@ -169,7 +186,7 @@ public:
     std::vector<std::pair<std::string, offset>> in_doubt() override { return log_->in_doubt_of(own_changes_.cursor()); }
     void hold_in_doubt(const std::string& xid, undecided& held) override { log_->hold_in_doubt(xid, held); }
     void wait(ticket& t) noexcept override { log_->wait(t); }
-    bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
+    bool commits() const noexcept override { return waits_; }
     offset placed_until() noexcept override { return log_->placed_until(stream_); }
     bool has_pending() noexcept override { return log_->placed_until(stream_) > head_->head(); }
     bool push() noexcept override { return log_->push(); }
@@ -272,7 +289,9 @@ public:
                     b.slots[k].ready.store(slot_lost, std::memory_order_release);
                     if (d == nullptr) { return; } // it has gone, or never came
                     note_damage(failure_of(*d));
-                });
+                },
+                &ahead_);
+            if (head <= b.first + span) { ahead_.forget(); } // what follows has not been sent yet
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }
@@ -301,6 +320,9 @@ private:
     void came(const adopted_message& m, offset o) noexcept override { door_->came(m.props, m.bytes, o); }
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
+
+    // Text and bytes, whose slots keep their buffers.
+    static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
 
     // A message and, after it, whose it is.
     placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
@@ -355,8 +377,22 @@ private:
             if (r.head.schema >= decoders_.size() || decoders_[r.head.schema] == nullptr) {
                 fail(errc::type_mismatch, "a message was stored in a way this type does not read");
             }
-            T value = decoders_[r.head.schema](r.payload.subspan(r.head.properties));
-            outgoing<T> out(value);
+            const bytes_view bytes = r.payload.subspan(r.head.properties);
+            bool is_filled = false;
+            if constexpr (is_stored_as_it_is) {
+                if (decoders_[r.head.schema] == &decode_as<T, T>) {
+                    const auto* const first = reinterpret_cast<const typename T::value_type*>(bytes.data());
+                    b.slots[k].value.assign(first, first + bytes.size());
+                    if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+                    is_filled = true;
+                }
+            }
+            if (!is_filled) {
+                T value = decoders_[r.head.schema](bytes);
+                outgoing<T> out(value);
+                if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
+                out.into(b.slots[k].value);
+            }
             const duration sent = times_.at(wall_point(r.head.time));
             std::uint64_t word = b.word_at(sent);
             if (cover != nullptr) {
@@ -365,8 +401,6 @@ private:
                 if (cover->props.time_to_live > duration::zero()) { cover->expires = later(sent, cover->props.time_to_live); }
                 word = b.word_of(cover.release());
             }
-            if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
-            out.into(b.slots[k].value);
             b.slots[k].ready.store(word, std::memory_order_release);
         } catch (const std::exception& e) {
             b.slots[k].ready.store(slot_lost, std::memory_order_release);
@@ -382,6 +416,7 @@ private:
     const std::shared_ptr<log_port> log_;
     const std::uint32_t stream_;
     const offset name_;
+    const bool waits_ = log_->durability() != mailroom::durability::none;
     const timing times_;
     change_log own_changes_;
     cursor_image before_;
@@ -405,6 +440,7 @@ private:
     void (*shut_)(void*) noexcept = nullptr;
 
     std::mutex loading_;
+    read_ahead ahead_;
     std::vector<failure> met_;
 };
 

@@ -151,6 +151,9 @@ class link : public link_base, public loader<T> {
 public:
     /// Encodes a message as one more of a shipment; errc{}, or why it cannot be stored. Throws what its codec throws, std::bad_alloc.
     [[nodiscard]] virtual failure pack(shipment& s, const T& value, const properties* props) = 0;
+    /// The whole of it for one message that says nothing more, where no send waits for its commit: returns its place. no_offset: nothing happened;
+    /// `pack` and `place` know why. Throws the same.
+    [[nodiscard]] virtual offset append(const T& value) = 0;
 };
 
 } // namespace mailroom::detail

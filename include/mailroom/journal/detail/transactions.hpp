@@ -14,7 +14,7 @@ namespace mailroom::detail {
 
 /// The place of the next message of a stream. Under the lock.
 template <class Files>
-auto log_engine<Files>::slot_of(std::uint32_t stream) -> slot& {
+auto log_engine<Files>::slot_for(std::uint32_t stream) -> slot& {
     const auto at = slots_.find(stream);
     if (at != slots_.end()) { return at->second; }
     const std::lock_guard held(state_);
@@ -76,7 +76,7 @@ placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const s
     if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
     std::vector<slot*> slots;
     slots.reserve(parcels.size());
-    for (const parcel& p : parcels) { slots.push_back(&slot_of(p.stream)); }
+    for (const parcel& p : parcels) { slots.push_back(&slot_for(p.stream)); }
     for (std::size_t i = 0; i < parcels.size(); ++i) {
         parcels[i].first = slots[i]->placed;
         if (!parcels[i].admit.ask(parcels[i].admit.whom, parcels[i].first)) {
