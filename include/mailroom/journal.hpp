@@ -26,6 +26,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -126,11 +128,11 @@ public:
 
 private:
     void restore_numbers(producer_table& to, std::uint32_t number, bool is_topic) {
-        log_->look([&](const catalog& c) {
-            for (const auto& [who, p] : c.endpoint(number).producers) {
-                to.restore(who, p.number, is_topic ? packed(static_cast<int>(p.stream - number), p.offset) : p.offset, p.turn);
-            }
-        });
+        std::map<std::string, produced_number, std::less<>> all;
+        log_->look([&](const catalog& c) { all = c.endpoint(number).producers; });
+        for (const auto& [who, p] : all) {
+            to.restore(who, p.number, is_topic ? packed(static_cast<int>(p.stream - number), p.offset) : p.offset, p.turn);
+        }
     }
     template <class T, class Core>
     void enter(const std::string& name, Core* core) {
