@@ -19,7 +19,7 @@ void log_engine<Files>::start(batch& b, std::uint64_t base) noexcept {
     b.base = base;
     b.first = b.last = nullptr;
     b.waiting = 0;
-    b.wanted = b.to_sync = b.holds_more = b.called = false;
+    b.wanted = b.to_sync = b.holds_more = b.called = b.stands_alone = false;
     b.collected.clear();
 }
 
@@ -73,8 +73,8 @@ failure log_engine<Files>::make_way(std::unique_lock<std::mutex>& lock, std::siz
     const std::size_t most = std::min(most_gathered, largest_batch());
     for (;;) {
         if (failure why = refusal(); why.kind() != errc{}) { return why; }
-        if (open_.records == 0 || open_.size() + bytes <= most) { return errc{}; }
-        if (leading_) { // both buffers are full
+        if (!alone_ && (open_.records == 0 || open_.size() + bytes <= most)) { return errc{}; }
+        if (leading_ || alone_) { // both buffers are full
             const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
             lock.unlock();
             clock_.park(epoch_, e, clock::never);
@@ -124,7 +124,7 @@ template <class Files>
 offset log_engine<Files>::append(const draft& d) {
     std::unique_lock lock(mutex_);
     if (closed_.load(std::memory_order_relaxed) || read_only_ || broken_.kind() != errc{}) { return no_offset; }
-    if (open_.records != 0 && open_.size() + d.whole() > std::min(most_gathered, largest_batch())) { return no_offset; }
+    if (alone_ || (open_.records != 0 && open_.size() + d.whole() > std::min(most_gathered, largest_batch()))) { return no_offset; }
     slot& s = slot_of(d.stream);
     append(open_, d, s.placed); // or throws, and nothing was changed
     const offset at = s.placed++;
@@ -258,6 +258,12 @@ void log_engine<Files>::mark(change_source& s) noexcept {
     } catch (...) { s.dirty.store(false, std::memory_order_relaxed); } // no memory: with its next change
 }
 
+template <class Files>
+void log_engine<Files>::return_collected(batch& b) noexcept {
+    for (auto at = b.collected.rbegin(); at != b.collected.rend(); ++at) { return_to(*at->first, at->second); }
+    b.collected.clear();
+}
+
 /// Asks those whose state has changed what they want written.
 template <class Files>
 void log_engine<Files>::collect(batch& b) noexcept {
@@ -338,10 +344,13 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         lock.lock();
         take_over_tickets(now, chain, last);
         failed_ = why;
-        if (why.kind() != errc{} && options_.durability == mailroom::durability::none && broken_.kind() == errc{} && !read_only_) {
+        if (now.stands_alone) { alone_ = false; }
+        if (why.kind() != errc{} && options_.durability == mailroom::durability::none && broken_.kind() == errc{} && !read_only_ &&
+            !now.stands_alone) {
             keep(now); // nobody was promised that it is written, but what is accepted is not forgotten: it is written when that works
         } else if (why.kind() != errc{}) { // what gathered meanwhile counted on it
-            for (auto& [source, steps] : now.collected) { return_to(*source, steps); }
+            return_collected(open_);       // in front of it comes what was collected before
+            return_collected(now);
             take_over_tickets(open_, chain, last);
             buffer.swap(open_.bytes);
             start(open_, now.base);
@@ -392,6 +401,7 @@ void log_engine<Files>::keep(batch& b) noexcept {
         }
         b.records += open_.records;
     } catch (...) { // no memory: what gathered meanwhile, the end of each stream, is lost
+        return_collected(open_);
         const std::lock_guard held(state_);
         for (auto& [stream, s] : slots_) { s.placed = catalog_.stream(stream).next; }
         for (std::size_t at = batch_header::size; at < b.size();) {
@@ -717,6 +727,8 @@ void log_engine<Files>::detach(change_source& s) noexcept {
             const std::lock_guard held(dirty_mutex_);
             std::erase(dirty_, &s);
         }
+        std::erase_if(open_.collected,
+                      [&](const auto& c) { return c.first == &s; }); // should that fail, it is delivered again after the next opening
         std::vector<std::byte> steps;
         s.collect(steps);
         if (steps.empty() || refusal().kind() != errc{}) { return; }

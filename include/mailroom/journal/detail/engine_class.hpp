@@ -186,7 +186,7 @@ private:
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
     static constexpr std::size_t written_back_at_once = std::size_t{4} << 20;
     static constexpr std::size_t near = std::size_t{64} << 10; // what lies so near each other is read at once
-    static constexpr std::size_t most_open = 128; // files of segments
+    static constexpr std::size_t most_open = 128;              // files of segments
 
     // What gathers, or is being written.
     struct batch {
@@ -195,11 +195,12 @@ private:
         std::uint64_t base = 0; // its position
         ticket* first = nullptr;
         ticket* last = nullptr;
-        unsigned waiting = 0;    // threads
-        bool wanted = false;     // somebody who is not a waiting thread wants it committed
-        bool to_sync = false;    // whatever the options say
-        bool holds_more = false; // than deliveries
-        bool called = false;     // the committer was told
+        unsigned waiting = 0;      // threads
+        bool wanted = false;       // somebody who is not a waiting thread wants it committed
+        bool to_sync = false;      // whatever the options say
+        bool holds_more = false;   // than deliveries
+        bool called = false;       // the committer was told
+        bool stands_alone = false; // nothing else comes into it, or behind it before it is written: it fails alone, and is not kept
         std::vector<std::pair<change_source*, std::vector<std::byte>>> collected;
         std::size_t size() const noexcept { return bytes.size(); }
     };
@@ -240,6 +241,7 @@ private:
     void gather(std::unique_lock<std::mutex>& lock) noexcept;
     void collect(batch& b) noexcept;
     void return_to(change_source& s, bytes_view steps) noexcept;
+    void return_collected(batch& b) noexcept;
     void stop_writing(const failure& why) noexcept;
     void write_again(std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
@@ -257,7 +259,7 @@ private:
     failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
 
     // transactions.hpp
-    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool to_sync, ticket* t);
+    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool stands_alone, ticket* t);
     std::vector<draft> settle_all(std::vector<prepared_content::settled>& places, std::vector<std::vector<std::byte>>& payloads) const;
     failure fits(std::size_t bytes) const;
     slot& slot_for(std::uint32_t stream);
@@ -340,6 +342,7 @@ private:
     std::unordered_map<std::uint32_t, slot> slots_;         // changed under both locks; none is ever taken out
     std::pair<std::uint32_t, slot*> last_slot_{0, nullptr}; // somebody placed messages in; no stream has number 0
     bool leading_ = false;
+    bool alone_ = false;      // there is one that stands alone
     bool over_ = false;       // closed, and its files with it
     unsigned expected_ = 1;   // threads that waited for the last batch
     failure failed_ = errc{}; // the last batch

@@ -55,9 +55,10 @@ failure log_engine<Files>::fits(std::size_t bytes) const {
                                  " bytes; a journal takes half a segment (segment_bytes) at once, here " + std::to_string(largest_batch())};
 }
 
+/// `stands_alone`: durable, whatever the options say, in a batch of its own, so that its failure is nobody else's; somebody has to wait for `t`.
 template <class Files>
-placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool to_sync,
-                                    ticket* t) {
+placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others,
+                                    bool stands_alone, ticket* t) {
     std::vector<prepared_content::settled> places;
     for (const settled_place& s : settled) {
         if (s.changes != nullptr && s.changes->cursor() != 0) { places.push_back({s.changes->cursor(), s.place}); }
@@ -72,10 +73,22 @@ placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const s
     for (const draft& d : others) { bytes += d.whole(); }
     if (failure why = fits(bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
 
-    std::unique_lock lock(mutex_);
-    if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
     std::vector<slot*> slots;
     slots.reserve(parcels.size());
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
+        if (!stands_alone || (open_.records == 0 && !leading_)) { break; }
+        if (leading_) {
+            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+            lock.unlock();
+            clock_.park(epoch_, e, clock::never);
+            lock.lock();
+        } else {
+            lead(lock, false);
+            if (failed_.kind() != errc{}) { return {.why = failed_}; }
+        }
+    }
     for (const parcel& p : parcels) { slots.push_back(&slot_for(p.stream)); }
     for (std::size_t i = 0; i < parcels.size(); ++i) {
         parcels[i].first = slots[i]->placed;
@@ -102,7 +115,7 @@ placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const s
     for (std::size_t i = 0; i < parcels.size(); ++i) {
         for (const draft& d : parcels[i].drafts) { slots[i]->placed += d.kind == record_kind::message ? 1u : 0u; }
     }
-    open_.to_sync = open_.to_sync || to_sync;
+    if (stands_alone) { open_.to_sync = open_.stands_alone = alone_ = true; }
     if (t != nullptr) {
         t->first = parcels.empty() ? no_offset : parcels.front().first;
         link(open_, *t);
