@@ -101,7 +101,7 @@ public:
         detail::settler& owner = detail::delivery_access::owner(d);
         expect_own(owner.home().journal);
         count(0);
-        held_.reserve(held_.size() + 1);
+        if (held_.size() == held_.capacity()) { held_.reserve(std::max<std::size_t>(4, 2 * held_.size())); }
         const detail::handle at = detail::delivery_access::where(d);
         if (!owner.secure(at, options_.lease)) { return has_lost_ = true, false; }
         auto* const one = new detail::undecided_delivery(owner, at, options_.lease, true);

@@ -181,7 +181,7 @@ public:
                 one->cover = std::make_unique<envelope>();
                 one->cover->props = std::move(*props);
             }
-            all_.reserve(all_.size() + 1);
+            if (all_.size() == all_.capacity()) { all_.reserve(std::max<std::size_t>(4, 2 * all_.size())); } // what is packed has a place
             if (link<T>* const j = to_.journal()) {
                 const failure why = j->pack(packed_, one->out.look(), one->cover != nullptr ? &one->cover->props : nullptr);
                 if (why.kind() != errc{}) { why.raise(); }
