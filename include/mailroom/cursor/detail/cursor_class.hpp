@@ -393,6 +393,11 @@ public:
     template <class Give>
     bool claim_dead(Give give, offset o = no_offset);
     outcome settle_dead(entry& e, dead_verb what) noexcept;
+    /// Whether who holds a dead letter may still settle it.
+    bool has_dead(const entry& e) noexcept {
+        const std::lock_guard lock(mutex_);
+        return !orphaned_ && !e.settled;
+    }
     std::size_t dead_count() noexcept;
     /// Where those are that nobody holds.
     std::vector<offset> dead_places();
