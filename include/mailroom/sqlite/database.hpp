@@ -51,7 +51,9 @@ public:
     [[noreturn, gnu::cold, gnu::noinline]] void raise(int code) const {
         if ((code & 0xff) == SQLITE_NOMEM) { throw std::bad_alloc(); }
         std::string text = who_ + ": SQLite says: " + (code == SQLITE_MISUSE ? sqlite3_errstr(code) : sqlite3_errmsg(handle_));
-        if (errc_of_sqlite(code) == errc::in_use) { text += "; somebody else has a lock on the database: try again, or give it a sqlite3_busy_timeout"; }
+        if (errc_of_sqlite(code) == errc::in_use) {
+            text += "; somebody else has a lock on the database: try again, or give it a sqlite3_busy_timeout";
+        }
         fail(errc_of_sqlite(code), text);
     }
     [[noreturn, gnu::cold, gnu::noinline]] void refuse(errc code, std::string_view sentence) const {
@@ -115,7 +117,9 @@ public:
     private:
         // Null would be bound as NULL.
         static const char* data(std::string_view text) noexcept { return text.data() != nullptr ? text.data() : ""; }
-        static const void* data(std::span<const std::byte> bytes) noexcept { return bytes.data() != nullptr ? static_cast<const void*>(bytes.data()) : ""; }
+        static const void* data(std::span<const std::byte> bytes) noexcept {
+            return bytes.data() != nullptr ? static_cast<const void*>(bytes.data()) : "";
+        }
         run& bound(int code) {
             if (code != SQLITE_OK) { db_.raise(code); }
             return *this;
@@ -212,8 +216,8 @@ inline void make_sql_tables(const sql_database& db, std::string_view part, std::
         sql_statement::run answer(ask);
         if (!answer.bind(part).next()) { return false; }
         if (const std::int64_t found = answer.number(0); found != version) {
-            db.refuse(errc::unsupported, "its tables are of version " + std::to_string(found) + ", and this program knows version " +
-                                             std::to_string(version) + " only");
+            db.refuse(errc::unsupported,
+                      "its tables are of version " + std::to_string(found) + ", and this program knows version " + std::to_string(version) + " only");
         }
         return true;
     };

@@ -62,8 +62,8 @@ public:
     /// Throws what the effect throws: then it has not happened, and the delivery is not settled. errc::in_use if the connection is in
     /// a transaction, or the database is locked; errc::invalid if the effect ended the transaction; errc::io. None of these settles it. Cost: one transaction.
     template <class T, class Effect>
-    requires std::invocable<Effect&, const T&, const properties&> || std::invocable<Effect&, const T&> ||
-        std::invocable<Effect&> bool once(delivery<T>& d, Effect effect) {
+    requires std::invocable<Effect&, const T&, const properties&> || std::invocable<Effect&, const T&> || std::invocable<Effect&>
+    bool once(delivery<T>& d, Effect effect) {
         if (db_.in_transaction()) {
             db_.refuse(errc::in_use, "the connection is in a transaction, and a message may be acknowledged only after its effect is committed; use "
                                      "once(id, effect) inside, and acknowledge yourself");
@@ -150,7 +150,9 @@ private:
     static std::string place_key(int partition, mailroom::offset at) {
         std::string key = "@";
         const auto put = [&key](std::uint64_t n, int digits) {
-            for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) { key.push_back("0123456789abcdef"[(n >> static_cast<unsigned>(shift)) & 0xfU]); }
+            for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) {
+                key.push_back("0123456789abcdef"[(n >> static_cast<unsigned>(shift)) & 0xfU]);
+            }
         };
         put(static_cast<std::uint64_t>(partition), 8);
         key.push_back('/');

@@ -62,8 +62,8 @@ namespace detail {
 /// What this process knows of the moving of one outbox, whichever connection it is on.
 struct outbox_progress {
     std::mutex moving;
-    std::int64_t stamp = 0;   ///< of the note that the rest belongs to; another in the table: somebody else has moved since
-    std::int64_t sent_to = 0; ///< rows up to this are sent, and perhaps not removed
+    std::int64_t stamp = 0;    ///< of the note that the rest belongs to; another in the table: somebody else has moved since
+    std::int64_t sent_to = 0;  ///< rows up to this are sent, and perhaps not removed
     std::int64_t doubt_to = 0; ///< of the others, those up to this may be
 
     /// The one of this identity, as long as somebody has it.
@@ -143,8 +143,8 @@ public:
                      "WHERE box = ?1 AND row <= ?2 ORDER BY row LIMIT ?3"),
           remove_(db_, "DELETE FROM main.mailroom_outbox WHERE box = ?1 AND row <= ?2"),
           ask_note_(db_, "SELECT stamp, doubt_to, since FROM main.mailroom_outboxes WHERE box = ?"),
-          note_(db_, "UPDATE main.mailroom_outboxes SET stamp = ?2, doubt_to = ?3, since = ?4 WHERE box = ?1"),
-          random_(db_, "SELECT random()"), progress_(detail::outbox_progress::of(box_.identity)) {}
+          note_(db_, "UPDATE main.mailroom_outboxes SET stamp = ?2, doubt_to = ?3, since = ?4 WHERE box = ?1"), random_(db_, "SELECT random()"),
+          progress_(detail::outbox_progress::of(box_.identity)) {}
     outbox(const outbox&) = delete;
     outbox& operator=(const outbox&) = delete;
     ~outbox() = default;
@@ -178,11 +178,13 @@ public:
     /// was moved until then is not moved again, and the message it stopped at, which the sentence names, stays the first.
     /// Cost: one transaction in `round` messages and one more, and a commit of the journal for each message.
     template <class T, class Persistence>
-    requires detail::is_journal<Persistence> std::size_t relay(queue<T, Persistence>& to, std::size_t at_most = std::numeric_limits<std::size_t>::max()) {
+    requires detail::is_journal<Persistence> std::size_t relay(queue<T, Persistence>& to,
+                                                               std::size_t at_most = std::numeric_limits<std::size_t>::max()) {
         return move(detail::outbox_target<T, Persistence>(to), at_most);
     }
     template <class T, class Persistence>
-    requires detail::is_journal<Persistence> std::size_t relay(topic<T, Persistence>& to, std::size_t at_most = std::numeric_limits<std::size_t>::max()) {
+    requires detail::is_journal<Persistence> std::size_t relay(topic<T, Persistence>& to,
+                                                               std::size_t at_most = std::numeric_limits<std::size_t>::max()) {
         return move(detail::outbox_target<T, Persistence>(to), at_most);
     }
 
@@ -227,13 +229,14 @@ private:
         return o;
     }
     static const detail::sql_database& prepared(const detail::sql_database& db) {
-        detail::make_sql_tables(db, "outbox", 1,
-                                "CREATE TABLE main.mailroom_outboxes(box INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, "
-                                "type TEXT NOT NULL, stamp INTEGER NOT NULL, doubt_to INTEGER NOT NULL, since INTEGER NOT NULL);"
-                                "CREATE TABLE main.mailroom_outbox(row INTEGER PRIMARY KEY AUTOINCREMENT, box INTEGER NOT NULL, nonce INTEGER NOT NULL, "
-                                "time INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL, fingerprint INTEGER NOT NULL, "
-                                "content TEXT NOT NULL, properties BLOB NOT NULL, body BLOB NOT NULL);"
-                                "CREATE INDEX main.mailroom_outbox_by_box ON mailroom_outbox(box, row);");
+        detail::make_sql_tables(
+            db, "outbox", 1,
+            "CREATE TABLE main.mailroom_outboxes(box INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, "
+            "type TEXT NOT NULL, stamp INTEGER NOT NULL, doubt_to INTEGER NOT NULL, since INTEGER NOT NULL);"
+            "CREATE TABLE main.mailroom_outbox(row INTEGER PRIMARY KEY AUTOINCREMENT, box INTEGER NOT NULL, nonce INTEGER NOT NULL, "
+            "time INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL, fingerprint INTEGER NOT NULL, "
+            "content TEXT NOT NULL, properties BLOB NOT NULL, body BLOB NOT NULL);"
+            "CREATE INDEX main.mailroom_outbox_by_box ON mailroom_outbox(box, row);");
         return db;
     }
     box find(const std::string& name) {
@@ -244,7 +247,9 @@ private:
             return box{answer.number(0), answer.text(1)};
         };
         if (auto found = look()) { return *std::move(found); }
-        if (db_.in_transaction()) { db_.refuse(errc::invalid, "it is not there yet, and is made outside of transactions: make it before one is begun"); }
+        if (db_.in_transaction()) {
+            db_.refuse(errc::invalid, "it is not there yet, and is made outside of transactions: make it before one is begun");
+        }
         detail::sql_transactions::own making(transactions_);
         auto found = look();
         if (!found) {
@@ -277,7 +282,8 @@ private:
     }
     void expect_no_transaction() const {
         if (db_.in_transaction()) {
-            db_.refuse(errc::in_use, "the connection is in a transaction; what it wrote is not committed yet. Relay afterwards, or by another connection");
+            db_.refuse(errc::in_use,
+                       "the connection is in a transaction; what it wrote is not committed yet. Relay afterwards, or by another connection");
         }
     }
 
@@ -286,8 +292,9 @@ private:
     template <class Target>
     std::size_t move(Target to, std::size_t at_most) {
         if (to.window() < std::chrono::seconds(1)) {
-            db_.refuse(errc::invalid, "the endpoint has no deduplicate.window, or one of less than a second, so a message could be in it twice after a "
-                                      "crash; give it one of more than twice as long as the process may be down");
+            db_.refuse(errc::invalid,
+                       "the endpoint has no deduplicate.window, or one of less than a second, so a message could be in it twice after a "
+                       "crash; give it one of more than twice as long as the process may be down");
         }
         expect_no_transaction();
         const std::lock_guard lock(progress_->moving);
@@ -398,9 +405,7 @@ private:
                     was_full = true;
                     break;
                 }
-                if (why.kind() != errc{}) {
-                    db_.refuse(why.kind(), describe(r) + why.what());
-                }
+                if (why.kind() != errc{}) { db_.refuse(why.kind(), describe(r) + why.what()); }
                 ++n;
             }
         } catch (...) {
@@ -418,9 +423,10 @@ private:
     void expect_known_ids(Target& to, const note& n, const row& r) const {
         const std::int64_t age = to.now() - n.since;
         if (age < to.window().count() / 2) { return; }
-        db_.refuse(errc::in_doubt, describe(r) + "a process ended while it moved the rows up to " + std::to_string(n.doubt_to) +
-                                       ", longer ago than half the window in which the endpoint knows ids, so nobody can tell whether they are there; "
-                                       "look, and call assume_sent or assume_unsent");
+        db_.refuse(errc::in_doubt,
+                   describe(r) + "a process ended while it moved the rows up to " + std::to_string(n.doubt_to) +
+                       ", longer ago than half the window in which the endpoint knows ids, so nobody can tell whether they are there; "
+                       "look, and call assume_sent or assume_unsent");
     }
 
     // The one place that knows how a message is sent once: under an id that the endpoint deduplicates.
@@ -428,16 +434,19 @@ private:
     failure send_one(detail::outbox_target<T, Persistence>& to, const row& r) {
         const detail::decoder<T> decode = detail::decoder_for<T>(r.stored);
         if (decode == nullptr) { db_.refuse(errc::type_mismatch, describe(r) + detail::mismatch_sentence<T>(r.stored)); }
-        std::span<const std::byte> cover(r.properties);
         properties p;
-        if (!cover.empty()) { p = detail::decode_properties(cover); }
+        std::optional<T> value;
+        try {
+            std::span<const std::byte> cover(r.properties);
+            if (!cover.empty()) { p = detail::decode_properties(cover); }
+            value.emplace(decode(r.body));
+        } catch (const error& e) { db_.refuse(e.kind(), describe(r) + std::string(e.sentence())); }
         if (p.id.empty()) { p.id = box_.identity + '.' + std::to_string(r.number) + '.' + std::to_string(static_cast<std::uint64_t>(r.nonce)); }
         const duration waited(std::max<std::int64_t>(0, to.now() - r.time));
         if (p.delay > duration::zero()) { p.delay = std::max(duration::zero(), p.delay - waited); }
         if (p.time_to_live > duration::zero()) { p.time_to_live = std::max(duration(1), p.time_to_live - waited); }
-        T value = decode(r.body);
         try {
-            failure why = to.send(value, std::move(p));
+            failure why = to.send(*value, std::move(p));
             if (is_uncertain(why.kind())) { progress_->doubt_to = std::max(progress_->doubt_to, r.number); }
             return why;
         } catch (...) {
