@@ -5,7 +5,6 @@
 #include <mailroom/journal.hpp>
 #include <mailroom/sqlite.hpp>
 
-#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -15,8 +14,6 @@
 #include <csignal>
 #include <sys/wait.h>
 #include <unistd.h>
-
-using namespace std::chrono_literals;
 
 struct order {
     int id = 0, cents = 0;
@@ -42,7 +39,7 @@ void live(const std::filesystem::path& home, int first, end how) {
     run(db, "CREATE TABLE IF NOT EXISTS orders(id INTEGER, cents INTEGER); CREATE TABLE IF NOT EXISTS payments(id INTEGER, cents INTEGER)");
     {
         mailroom::journal disk(home / "journal");
-        mailroom::queue<order, mailroom::journal> orders(disk, "orders", {.deduplicate = {.window = 24h * 7}}); // an outbox asks for a window
+        mailroom::queue<order, mailroom::journal> orders(disk, "orders");
         mailroom::outbox box(db, "orders");
         mailroom::inbox paid(db, "payments");
 

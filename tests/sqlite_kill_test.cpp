@@ -165,7 +165,7 @@ class shop {
 public:
     explicit shop(const task& t)
         : db_(t), journal_(t.where / "journal", {.durability = t.promise, .segment_bytes = 64 << 10}),
-          queue_(journal_, "purchases", {.lease = 0s, .retry = {.max_attempts = 0, .initial = 0s}, .deduplicate = {.window = 24h}}),
+          queue_(journal_, "purchases", {.lease = 0s, .retry = {.max_attempts = 0, .initial = 0s}}),
           out_(db_.handle, "purchases", {.round = 3}), in_(db_.handle, "effects") {}
 
     void buy(support::dice& chance) {

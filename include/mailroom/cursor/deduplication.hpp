@@ -21,9 +21,6 @@ class deduplicator {
 public:
     deduplicator(duration window, bool until_settled) : window_(window), until_settled_(until_settled) {}
 
-    /// For how long after it was sent an id is known, settled or not.
-    [[nodiscard]] duration window() const noexcept { return window_; }
-
     [[nodiscard]] std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
     void unlock() noexcept { mutex_.unlock(); } // where the lock was released from its guard
 

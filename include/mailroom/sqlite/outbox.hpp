@@ -2,21 +2,19 @@
 // topic of a journal.
 //
 // A message is in the table if and only if its transaction committed; SQLite sees to that. What remains is to move it exactly once although two
-// stores take part, and either may be the last to know. `relay` does so in rounds of one transaction and some sends each:
+// stores take part, and either may be the last to know. `relay` does so in rounds of one transaction and one commit of the journal each:
 //
-//   1. One transaction removes the rows of the round before, reads the next, and notes up to which row they go, and when that was.
-//   2. They are sent, in order, each durable before the next. No transaction is open meanwhile.
+//   1. One transaction removes the rows that the endpoint has, and reads the next.
+//   2. They are sent, in order. No transaction is open meanwhile.
 //
-// Killed in 2, or in 1 before its commit, nobody knows which of the noted rows were sent. So each goes under an id of its own (that of the outbox,
-// its row, and 64 random bits made with it, or the id its sender gave it), and is sent again: the endpoint, which has to deduplicate by a window,
-// knows those it has. That is certain while the ids are known. Whether they still are is decided by the note: what was begun longer ago than half
-// the window is not sent again on a guess, but errc::in_doubt, until somebody says what to believe. Rows that were not noted were never sent.
-// In one process nothing rests on the window: what was sent and could not be removed is remembered.
+// Which rows the endpoint has, it says itself: an outbox is a producer (store/producers.hpp), a row's place in the table its number, and an endpoint of
+// a journal stores the last number of a producer in the same batch as its messages. Killed anywhere, the next round begins with the first row the
+// endpoint does not have. A number is the row and 24 random bits that were made with it: should the database ever go back in time, by a backup, or by a power cut
+// that takes back what SQLite called committed (`PRAGMA synchronous` below FULL), the row of the last number is gone or another. Then, and where the endpoint does
+// not know the outbox though rows of it were moved, nobody can tell what the rows are: errc::in_doubt, until `begin_anew`.
 //
-// Limits: one endpoint to an outbox, which is opened with its window each time. A power cut that takes back what SQLite called committed
-// (`PRAGMA synchronous` below FULL) takes the transaction back, not the message that was moved; the random bits see to it that a later message in
-// the same row is another. Threads: an outbox is used by one thread at a time, as its connection is; others have a connection and an outbox of
-// their own on the same database. Who relays waits for who is relaying.
+// Limits: one endpoint to an outbox; 2^39 messages. Threads: an outbox is used by one thread at a time, as its connection is; others have a connection and
+// an outbox of their own on the same database. Who relays waits for who is relaying in this process.
 #pragma once
 
 #include <mailroom/base/basics.hpp>
@@ -59,66 +57,56 @@ struct outbox_options {
 
 namespace detail {
 
-/// What this process knows of the moving of one outbox, whichever connection it is on.
-struct outbox_progress {
-    std::mutex moving;
-    std::int64_t stamp = 0;    ///< of the note that the rest belongs to; another in the table: somebody else has moved since
-    std::int64_t sent_to = 0;  ///< rows up to this are sent, and perhaps not removed
-    std::int64_t doubt_to = 0; ///< of the others, those up to this may be
-
-    /// The one of this identity, as long as somebody has it.
-    static std::shared_ptr<outbox_progress> of(const std::string& identity) {
-        static std::mutex mutex;
-        static std::map<std::string, std::weak_ptr<outbox_progress>> all;
-        const std::lock_guard lock(mutex);
-        std::erase_if(all, [](const auto& known) { return known.second.expired(); });
-        auto& known = all[identity];
-        auto found = known.lock();
-        if (found == nullptr) { known = found = std::make_shared<outbox_progress>(); }
-        return found;
-    }
-};
+/// Who moves the rows of one outbox in this process, whichever connection it is on: one at a time.
+inline std::shared_ptr<std::mutex> outbox_turn(const std::string& identity) {
+    static std::mutex mutex;
+    static std::map<std::string, std::weak_ptr<std::mutex>> all;
+    const std::lock_guard lock(mutex);
+    std::erase_if(all, [](const auto& known) { return known.second.expired(); });
+    auto& known = all[identity];
+    auto found = known.lock();
+    if (found == nullptr) { known = found = std::make_shared<std::mutex>(); }
+    return found;
+}
 
 /// A queue or topic of a journal, as the outbox sees it.
 template <class T, class Persistence>
 class outbox_target {
 public:
-    explicit outbox_target(queue<T, Persistence>& to) noexcept : queue_(&to) {}
-    explicit outbox_target(topic<T, Persistence>& to) noexcept : topic_(&to) {}
+    using messages = std::vector<std::pair<T, properties>>;
 
-    duration window() {
-        deduplicator* const ids = queue_ != nullptr ? endpoint_access::core(*queue_).ids() : endpoint_access::core(*topic_).ids();
-        return ids != nullptr ? ids->window() : duration::zero();
-    }
-    /// The time by which ids are forgotten, as the wall clock would show it.
-    std::int64_t now() {
-        const timing& t = queue_ != nullptr ? endpoint_access::core(*queue_).times() : endpoint_access::core(*topic_).common().time;
-        return std::chrono::duration_cast<duration>(t.wall(t.now()).time_since_epoch()).count();
-    }
-    /// Never waits for room. As durable as the journal makes it, unless that is `none`.
-    failure send(T& value, properties p) {
-        if (queue_ != nullptr) {
-            const auto done = queue_->try_send(std::move(value), std::move(p));
-            return done ? failure(errc{}) : done.error();
+    explicit outbox_target(queue<T, Persistence>& to) noexcept : queue_(&endpoint_access::core(to)) {}
+    explicit outbox_target(topic<T, Persistence>& to) noexcept : topic_(&endpoint_access::core(to)) {}
+
+    /// The last number the endpoint has of this producer; 0: none.
+    std::uint64_t last(std::string_view who) { return (queue_ != nullptr ? queue_->numbers() : topic_->numbers()).last(who); }
+    /// Whether messages without ids or times may be sent several at once; those of a topic may belong to several partitions.
+    bool takes_several() const noexcept { return queue_ != nullptr; }
+    /// All or none, under one number. Never waits for room. As durable as the journal makes it, unless that is `none`.
+    failure send(messages& some, const numbered& by) {
+        for (const auto& [value, props] : some) {
+            if (auto why = queue_ != nullptr ? queue_->objection(value, props) : topic_->objection(value, props)) { return *std::move(why); }
         }
-        const auto done = topic_->try_publish(std::move(value), std::move(p));
+        const result<offset> done =
+            queue_ != nullptr ? queue_->try_send_numbered(some, by) : topic_->pick(&some.front().second).try_send_numbered(some, by);
         return done ? failure(errc{}) : done.error();
     }
     /// What was sent is written, whatever the journal's durability. False: it could not be.
     bool write() {
-        if (queue_ != nullptr) { return write(*endpoint_access::core(*queue_).journal()); }
-        const auto& parts = endpoint_access::core(*topic_).partitions();
+        if (queue_ != nullptr) { return write(*queue_->journal()); }
+        const auto& parts = topic_->partitions();
         return std::all_of(parts.begin(), parts.end(), [](const auto& part) { return write(*part->journal()); });
     }
 
 private:
     static bool write(link<T>& to) {
-        if (!to.commits()) { to.push(); }
-        return to.commits() || !to.has_pending();
+        if (to.commits()) { return true; }
+        to.push();
+        return !to.has_pending();
     }
 
-    queue<T, Persistence>* queue_ = nullptr;
-    topic<T, Persistence>* topic_ = nullptr;
+    memory_core<T>* queue_ = nullptr;
+    topic_core<T>* topic_ = nullptr;
 };
 
 } // namespace detail
@@ -136,15 +124,16 @@ public:
           ask_type_(db_, "SELECT type FROM main.mailroom_outboxes WHERE box = ?"),
           note_type_(db_, "UPDATE main.mailroom_outboxes SET type = ?2 WHERE box = ?1"),
           insert_(db_, "INSERT INTO main.mailroom_outbox(box, nonce, time, type, version, fingerprint, content, properties, body) "
-                       "VALUES(?, random(), ?, ?, ?, ?, ?, ?, ?)"),
+                       "VALUES(?, random() & 16777215, ?, ?, ?, ?, ?, ?, ?)"),
           any_(db_, "SELECT 1 FROM main.mailroom_outbox WHERE box = ? LIMIT 1"),
-          count_(db_, "SELECT count(*) FROM main.mailroom_outbox WHERE box = ?1 AND row > ?2 AND row <= ?3"),
+          count_(db_, "SELECT count(*) FROM main.mailroom_outbox WHERE box = ?"),
+          first_(db_, "SELECT min(row) FROM main.mailroom_outbox WHERE box = ?"),
+          ask_nonce_(db_, "SELECT nonce FROM main.mailroom_outbox WHERE box = ?1 AND row = ?2"),
           read_(db_, "SELECT row, nonce, time, type, version, fingerprint, content, properties, body FROM main.mailroom_outbox "
-                     "WHERE box = ?1 AND row <= ?2 ORDER BY row LIMIT ?3"),
+                     "WHERE box = ?1 ORDER BY row LIMIT ?2"),
           remove_(db_, "DELETE FROM main.mailroom_outbox WHERE box = ?1 AND row <= ?2"),
-          ask_note_(db_, "SELECT stamp, doubt_to, since FROM main.mailroom_outboxes WHERE box = ?"),
-          note_(db_, "UPDATE main.mailroom_outboxes SET stamp = ?2, doubt_to = ?3, since = ?4 WHERE box = ?1"), random_(db_, "SELECT random()"),
-          progress_(detail::outbox_progress::of(box_.identity)) {}
+          ask_(db_, "SELECT generation, moved_to FROM main.mailroom_outboxes WHERE box = ?"),
+          note_(db_, "UPDATE main.mailroom_outboxes SET generation = ?2, moved_to = ?3 WHERE box = ?1"), turn_(detail::outbox_turn(box_.identity)) {}
     outbox(const outbox&) = delete;
     outbox& operator=(const outbox&) = delete;
     ~outbox() = default;
@@ -171,12 +160,13 @@ public:
     }
 
     /// Moves what is committed, `at_most` so many messages, to a queue or topic of a journal, in order, each exactly once whatever process is killed
-    /// meanwhile; returns how many. It stops, and returns, where the endpoint is full. Nothing calls it but the application: after a commit, when it starts, before
-    /// it receives. Its transactions are short and of its own; none is open while it sends.
-    /// Throws errc::invalid for an endpoint without deduplicate.window, or one below a second; errc::in_use while the connection is in a transaction, or the database is
-    /// locked; errc::type_mismatch where T cannot read what was sent; errc::in_doubt as said above; what `try_send` answers, but for full. What
-    /// was moved until then is not moved again, and the message it stopped at, which the sentence names, stays the first.
-    /// Cost: one transaction in `round` messages and one more, and a commit of the journal for each message.
+    /// meanwhile; returns how many. It stops, and returns, where the endpoint is full. Nothing calls it but the application: after a commit, when it
+    /// starts, before it receives. Its transactions are short and of its own; none is open while it sends.
+    /// Throws errc::in_use while the connection is in a transaction, or the database is locked; errc::type_mismatch where T cannot read what was sent; errc::in_doubt
+    /// as said above; what `try_send` answers, but for full. What was moved until then is not moved again, and the message it stopped at, which the
+    /// sentence names, stays the first.
+    /// Cost: a transaction and, on a queue without bounds, a commit of the journal for each `round` messages, and one transaction more. On topics and
+    /// bounded queues, and for messages with ids, delays or times to live, a commit for each.
     template <class T, class Persistence>
     requires detail::is_journal<Persistence> std::size_t relay(queue<T, Persistence>& to,
                                                                std::size_t at_most = std::numeric_limits<std::size_t>::max()) {
@@ -189,18 +179,26 @@ public:
     }
 
     /// How many messages wait. Inside a transaction those of its own count.
-    std::size_t size() { return count(0, last_row); }
-
-    /// Of the messages that wait, how many may have been sent by a process that ended meanwhile.
-    std::size_t in_doubt() {
-        const std::lock_guard lock(progress_->moving);
-        const note known = ask_note();
-        return count(known.stamp == progress_->stamp ? progress_->sent_to : 0, known.doubt_to);
+    std::size_t size() {
+        detail::sql_statement::run rows(count_);
+        rows.bind(box_.number).next();
+        return static_cast<std::size_t>(rows.number(0));
     }
-    /// What to believe of those, after errc::in_doubt: that they were sent (they are removed), or that they were not (`relay` sends them). Returns how
-    /// many. Look into the endpoint first: who believes wrongly loses them, or has them twice. Throws errc::in_use inside a transaction.
-    std::size_t assume_sent() { return decide(true); }
-    std::size_t assume_unsent() { return decide(false); }
+
+    /// After errc::in_doubt, or to go to another endpoint: believes that rows up to `sent_to` were sent, and removes them; all others are sent by the next `relay`, as
+    /// if they never had been. Returns how many were removed. Look into the endpoint first: who believes wrongly loses messages, or has them
+    /// twice. Throws errc::in_use inside a transaction.
+    std::size_t begin_anew(std::int64_t sent_to = 0) {
+        expect_no_transaction();
+        const std::lock_guard lock(*turn_);
+        detail::sql_transactions::own changing(transactions_);
+        const state now = ask();
+        detail::sql_statement::run(remove_).bind(box_.number).bind(sent_to).finish();
+        const auto removed = static_cast<std::size_t>(sqlite3_changes(db_.handle()));
+        put({now.generation + 1, 0});
+        changing.commit();
+        return removed;
+    }
 
 private:
     struct box {
@@ -212,14 +210,15 @@ private:
         detail::schema stored;
         std::vector<std::byte> properties, body;
     };
-    struct note {
-        std::int64_t stamp = 0, doubt_to = 0, since = 0;
-    };
     struct round {
+        std::string who; ///< the producer
         std::vector<row> rows;
-        note before; ///< what is in doubt of them, and since when
     };
-    static constexpr std::int64_t last_row = std::numeric_limits<std::int64_t>::max();
+    struct state {
+        std::int64_t generation = 0; ///< one more each time it began anew
+        std::int64_t moved_to = 0;   ///< rows up to this were moved and removed
+    };
+    static constexpr unsigned nonce_bits = 24;
 
     static const outbox_options& checked(const detail::sql_database& db, const std::string& name, const outbox_options& o) {
         try {
@@ -232,7 +231,7 @@ private:
         detail::make_sql_tables(
             db, "outbox", 1,
             "CREATE TABLE main.mailroom_outboxes(box INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, "
-            "type TEXT NOT NULL, stamp INTEGER NOT NULL, doubt_to INTEGER NOT NULL, since INTEGER NOT NULL);"
+            "type TEXT NOT NULL, generation INTEGER NOT NULL, moved_to INTEGER NOT NULL);"
             "CREATE TABLE main.mailroom_outbox(row INTEGER PRIMARY KEY AUTOINCREMENT, box INTEGER NOT NULL, nonce INTEGER NOT NULL, "
             "time INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL, fingerprint INTEGER NOT NULL, "
             "content TEXT NOT NULL, properties BLOB NOT NULL, body BLOB NOT NULL);"
@@ -253,8 +252,8 @@ private:
         detail::sql_transactions::own making(transactions_);
         auto found = look();
         if (!found) {
-            detail::sql_statement make(db_, "INSERT INTO main.mailroom_outboxes(name, identity, type, stamp, doubt_to, since) "
-                                            "VALUES(?, lower(hex(randomblob(16))), '', 0, 0, 0)");
+            detail::sql_statement make(db_, "INSERT INTO main.mailroom_outboxes(name, identity, type, generation, moved_to) "
+                                            "VALUES(?, lower(hex(randomblob(16))), '', 1, 0)");
             detail::sql_statement::run(make).bind(name).finish();
             found = look();
         }
@@ -291,56 +290,88 @@ private:
 
     template <class Target>
     std::size_t move(Target to, std::size_t at_most) {
-        if (to.window() < std::chrono::seconds(1)) {
-            db_.refuse(errc::invalid,
-                       "the endpoint has no deduplicate.window, or one of less than a second, so a message could be in it twice after a "
-                       "crash; give it one of more than twice as long as the process may be down");
-        }
         expect_no_transaction();
-        const std::lock_guard lock(progress_->moving);
+        const std::lock_guard lock(*turn_);
         std::size_t moved = 0;
-        while (moved < at_most && is_any()) {
-            const round now = begin_round(to.now(), std::min(options_.round, at_most - moved));
-            if (now.rows.empty()) { return moved; }
-            bool was_full = false;
+        std::int64_t done_to = 0; // rows up to this are the endpoint's, or dropped by it
+        while (is_any()) {
+            const round next = begin_round(to, done_to, std::min(options_.round, at_most - moved));
+            if (next.rows.empty()) { break; }
+            bool is_full = false;
             try {
-                was_full = !send_round(to, now, moved);
+                is_full = !send_round(to, next, done_to, moved);
             } catch (...) {
-                end_round();
+                try {
+                    begin_round(to, done_to, 0);
+                } catch (...) {} // the next call does it
                 throw;
             }
-            if (was_full) { break; }
+            if (is_full) { at_most = moved; } // the next round only removes
         }
-        if (progress_->sent_to != 0) { clean_up(); }
         return moved;
-    }
-    std::size_t count(std::int64_t above, std::int64_t until) {
-        detail::sql_statement::run rows(count_);
-        rows.bind(box_.number).bind(above).bind(until).next();
-        return static_cast<std::size_t>(rows.number(0));
     }
     bool is_any() {
         detail::sql_statement::run any(any_);
         return any.bind(box_.number).next();
     }
-    note ask_note() {
-        detail::sql_statement::run ask(ask_note_);
-        if (!ask.bind(box_.number).next()) { db_.refuse(errc::not_found, "somebody has removed it from the table mailroom_outboxes"); }
-        note n{ask.number(0), ask.number(1), ask.number(2)};
-        // What this process noted last it knows better.
-        if (n.stamp != 0 && n.stamp == progress_->stamp) { n.doubt_to = progress_->doubt_to; }
-        return n;
+    state ask() {
+        detail::sql_statement::run answer(ask_);
+        if (!answer.bind(box_.number).next()) { db_.refuse(errc::not_found, "somebody has removed it from the table mailroom_outboxes"); }
+        return {answer.number(0), answer.number(1)};
     }
-    void put_note(const note& n) { detail::sql_statement::run(note_).bind(box_.number).bind(n.stamp).bind(n.doubt_to).bind(n.since).finish(); }
-    // What this process has sent is removed, within a transaction.
-    void remove_sent(const note& n) {
-        if (n.stamp == 0 || n.stamp != progress_->stamp || progress_->sent_to == 0) { return; }
-        detail::sql_statement::run(remove_).bind(box_.number).bind(progress_->sent_to).finish();
+    void put(const state& s) { detail::sql_statement::run(note_).bind(box_.number).bind(s.generation).bind(s.moved_to).finish(); }
+    std::string producer_name(const state& s) const { return "outbox " + box_.identity + '.' + std::to_string(s.generation); }
+    static std::uint64_t number_of(const row& r) noexcept {
+        return static_cast<std::uint64_t>(r.number) << nonce_bits | static_cast<std::uint64_t>(r.nonce);
     }
-    std::vector<row> read(std::int64_t until, std::size_t limit) {
+
+    // Step 1.
+    template <class Target>
+    round begin_round(Target& to, std::int64_t done_to, std::size_t limit) {
+        if (!to.write()) { db_.refuse(errc::io, "the journal could not write what was moved; it is removed when that works"); }
+        detail::sql_transactions::own changing(transactions_);
+        state now = ask();
+        const std::uint64_t last = to.last(producer_name(now));
+        expect_same_history(now, last);
+        done_to = std::max(done_to, static_cast<std::int64_t>(last >> nonce_bits));
+        if (done_to > now.moved_to) {
+            detail::sql_statement::run(remove_).bind(box_.number).bind(done_to).finish();
+            now.moved_to = done_to;
+            put(now);
+        }
+        round next{producer_name(now), {}};
+        if (limit != 0) { next.rows = read(limit); }
+        changing.commit();
+        return next;
+    }
+    // Rows go from the front, and not beyond what the endpoint has: while some are there that it has, so is the last of them.
+    void expect_same_history(const state& now, std::uint64_t last) {
+        if (last == 0) {
+            if (now.moved_to == 0) { return; }
+            db_.refuse(errc::in_doubt,
+                       "rows up to " + std::to_string(now.moved_to) +
+                           " of mailroom_outbox were moved, and the endpoint knows nothing of it: it is another one, or has forgotten. "
+                           "Look, and call begin_anew");
+        }
+        const auto row_of_last = static_cast<std::int64_t>(last >> nonce_bits);
+        {
+            detail::sql_statement::run first(first_);
+            if (!first.bind(box_.number).next() || first.number(0) == 0 || first.number(0) > row_of_last) { return; }
+        }
+        detail::sql_statement::run nonce(ask_nonce_);
+        if (nonce.bind(box_.number).bind(row_of_last).next() &&
+            static_cast<std::uint64_t>(nonce.number(0)) == (last & ((std::uint64_t{1} << nonce_bits) - 1))) {
+            return;
+        }
+        db_.refuse(errc::in_doubt,
+                   "the endpoint has messages up to row " + std::to_string(row_of_last) +
+                       " of mailroom_outbox, which is another or not there: the database has gone back in time, and nobody can tell which of "
+                       "the rows up to that were moved. Look, and call begin_anew");
+    }
+    std::vector<row> read(std::size_t limit) {
         std::vector<row> rows;
         detail::sql_statement::run r(read_);
-        r.bind(box_.number).bind(until).bind(static_cast<std::int64_t>(std::min<std::uint64_t>(limit, 1u << 20)));
+        r.bind(box_.number).bind(static_cast<std::int64_t>(std::min<std::uint64_t>(limit, 1u << 20)));
         while (r.next()) {
             row one;
             one.number = r.number(0);
@@ -354,145 +385,67 @@ private:
         return rows;
     }
 
-    std::int64_t draw_stamp() {
-        detail::sql_statement::run draw(random_);
-        draw.next();
-        return draw.number(0) | 1; // never 0
-    }
-
-    // The transaction of step 1.
-    round begin_round(std::int64_t now, std::size_t limit) {
-        detail::sql_transactions::own changing(transactions_);
-        round next;
-        next.before = ask_note();
-        remove_sent(next.before);
-        if (next.before.doubt_to > 0) { next.rows = read(next.before.doubt_to, limit); } // those alone: the time that is noted is theirs
-        if (next.rows.empty()) {
-            next.before.doubt_to = 0;
-            next.rows = read(last_row, limit);
-        }
-        note made = next.before;
-        made.stamp = draw_stamp();
-        if (made.doubt_to == 0 && !next.rows.empty()) { made.doubt_to = next.rows.back().number, made.since = now; }
-        put_note(made);
-        changing.commit();
-        progress_->stamp = made.stamp;
-        progress_->sent_to = 0;
-        progress_->doubt_to = next.before.doubt_to;
-        return next;
-    }
-
     // Step 2. False: the endpoint is full.
-    template <class Target>
-    bool send_round(Target& to, const round& now, std::size_t& moved) {
-        std::size_t n = 0;
-        const auto settle = [&] { // what was accepted is written
-            if (n == 0) { return; }
-            const std::int64_t last = now.rows[n - 1].number;
-            if (!to.write()) {
-                progress_->doubt_to = std::max(progress_->doubt_to, last);
-                db_.refuse(errc::io, "the journal could not write what was moved; it is moved again, and found to be there");
-            }
-            progress_->sent_to = last;
-            moved += n;
-        };
-        bool was_full = false;
-        try {
-            for (const row& r : now.rows) {
-                if (r.number <= now.before.doubt_to) { expect_known_ids(to, now.before, r); }
-                failure why = send_one(to, r);
-                if (why == errc::full) {
-                    was_full = true;
-                    break;
-                }
-                if (why.kind() != errc{}) { db_.refuse(why.kind(), describe(r) + why.what()); }
-                ++n;
-            }
-        } catch (...) {
-            settle();
-            throw;
-        }
-        settle();
-        return !was_full;
-    }
-    // Whether a send that answered so may have happened all the same.
-    static bool is_uncertain(errc code) noexcept { return code == errc::io || code == errc::corrupt || code == errc::in_doubt; }
-    static std::string describe(const row& r) { return "row " + std::to_string(r.number) + " of mailroom_outbox: "; }
-
-    template <class Target>
-    void expect_known_ids(Target& to, const note& n, const row& r) const {
-        const std::int64_t age = to.now() - n.since;
-        if (age < to.window().count() / 2) { return; }
-        db_.refuse(errc::in_doubt,
-                   describe(r) + "a process ended while it moved the rows up to " + std::to_string(n.doubt_to) +
-                       ", longer ago than half the window in which the endpoint knows ids, so nobody can tell whether they are there; "
-                       "look, and call assume_sent or assume_unsent");
-    }
-
-    // The one place that knows how a message is sent once: under an id that the endpoint deduplicates.
     template <class T, class Persistence>
-    failure send_one(detail::outbox_target<T, Persistence>& to, const row& r) {
+    bool send_round(detail::outbox_target<T, Persistence>& to, const round& next, std::int64_t& done_to, std::size_t& moved) {
+        const auto& [who, rows] = next;
+        const auto now = wall();
+        bool may_be_several = to.takes_several();
+        for (std::size_t i = 0; i < rows.size();) {
+            std::vector<std::pair<T, properties>> some; // one, or as many as are plain
+            std::size_t end = i;
+            for (bool is_more = true; is_more && end < rows.size();) {
+                try {
+                    some.push_back(decode<T>(rows[end], now));
+                } catch (...) {
+                    if (some.empty()) { throw; }
+                    break; // its turn comes
+                }
+                is_more = may_be_several && is_plain(some.back().second);
+                if (!is_more && some.size() > 1) {
+                    some.pop_back();
+                } else {
+                    ++end;
+                }
+            }
+            const failure why = to.send(some, {who, number_of(rows[end - 1])});
+            if (why.kind() == errc{}) {
+                done_to = rows[end - 1].number;
+                moved += end - i;
+                i = end;
+            } else if (end - i > 1 && why != errc::io) {
+                may_be_several = false; // one by one: which of them it is
+            } else if (why == errc::full) {
+                return false;
+            } else {
+                db_.refuse(why.kind(), describe(rows[i]) + why.what());
+            }
+        }
+        return true;
+    }
+    static bool is_plain(const properties& p) noexcept { return p.id.empty() && p.delay == duration::zero() && p.time_to_live == duration::zero(); }
+    static std::string describe(const row& r) { return "row " + std::to_string(r.number) + " of mailroom_outbox: "; }
+    template <class T>
+    std::pair<T, properties> decode(const row& r, std::int64_t now) const {
         const detail::decoder<T> decode = detail::decoder_for<T>(r.stored);
         if (decode == nullptr) { db_.refuse(errc::type_mismatch, describe(r) + detail::mismatch_sentence<T>(r.stored)); }
         properties p;
-        std::optional<T> value;
         try {
             std::span<const std::byte> cover(r.properties);
             if (!cover.empty()) { p = detail::decode_properties(cover); }
-            value.emplace(decode(r.body));
+            const duration waited(std::max<std::int64_t>(0, now - r.time));
+            if (p.delay > duration::zero()) { p.delay = std::max(duration::zero(), p.delay - waited); }
+            if (p.time_to_live > duration::zero()) { p.time_to_live = std::max(duration(1), p.time_to_live - waited); }
+            return {decode(r.body), std::move(p)};
         } catch (const error& e) { db_.refuse(e.kind(), describe(r) + std::string(e.sentence())); }
-        if (p.id.empty()) { p.id = box_.identity + '.' + std::to_string(r.number) + '.' + std::to_string(static_cast<std::uint64_t>(r.nonce)); }
-        const duration waited(std::max<std::int64_t>(0, to.now() - r.time));
-        if (p.delay > duration::zero()) { p.delay = std::max(duration::zero(), p.delay - waited); }
-        if (p.time_to_live > duration::zero()) { p.time_to_live = std::max(duration(1), p.time_to_live - waited); }
-        try {
-            failure why = to.send(*value, std::move(p));
-            if (is_uncertain(why.kind())) { progress_->doubt_to = std::max(progress_->doubt_to, r.number); }
-            return why;
-        } catch (...) {
-            progress_->doubt_to = std::max(progress_->doubt_to, r.number);
-            throw;
-        }
-    }
-
-    // What was sent is removed, and of the rest it is noted what is known.
-    void clean_up() {
-        detail::sql_transactions::own changing(transactions_);
-        note now = ask_note();
-        remove_sent(now);
-        if (now.stamp == progress_->stamp) { put_note(now); }
-        changing.commit();
-        progress_->sent_to = 0;
-    }
-    // The same while something else is on its way to be told. What cannot be done now is done by the next round.
-    void end_round() noexcept {
-        try {
-            clean_up();
-        } catch (...) {}
-    }
-    std::size_t decide(bool were_sent) {
-        expect_no_transaction();
-        const std::lock_guard lock(progress_->moving);
-        detail::sql_transactions::own changing(transactions_);
-        note now = ask_note();
-        remove_sent(now);
-        std::size_t n = 0;
-        if (now.doubt_to > 0) {
-            n = count(0, now.doubt_to);
-            if (were_sent) { detail::sql_statement::run(remove_).bind(box_.number).bind(now.doubt_to).finish(); }
-        }
-        put_note(note());
-        changing.commit();
-        progress_->stamp = progress_->sent_to = progress_->doubt_to = 0;
-        return n;
     }
 
     detail::sql_database db_;
     outbox_options options_;
     detail::sql_transactions transactions_;
     box box_;
-    detail::sql_statement ask_type_, note_type_, insert_, any_, count_, read_, remove_, ask_note_, note_, random_;
-    std::shared_ptr<detail::outbox_progress> progress_;
+    detail::sql_statement ask_type_, note_type_, insert_, any_, count_, first_, ask_nonce_, read_, remove_, ask_, note_;
+    std::shared_ptr<std::mutex> turn_;
 };
 
 } // namespace mailroom
