@@ -339,11 +339,11 @@ TEST_CASE("sqlite kill: at every call that changes a file, of SQLite and of the 
         for (std::uint64_t calls = 0;; ++calls) {
             CAPTURE(calls);
             const directory d;
-            task t{d.path, has_wal, durability::write, seed, 8};
+            task t{d.path, has_wal, durability::write, seed, 5};
             const ending first = live_and_die(t, calls, chance.percent(50));
             REQUIRE(first.trouble == "");
             if (!first.was_killed) {
-                CHECK(calls > 60);
+                CHECK(calls > 40);
                 std::size_t effects = 0;
                 REQUIRE(finish(t, &effects) == "");
                 MESSAGE(calls << " calls");
