@@ -30,6 +30,10 @@
 #include <mailroom/sending.hpp>
 #include <mailroom/sqlite/database.hpp>
 #include <mailroom/store/intake.hpp>
+#include <mailroom/store/link.hpp>
+#include <mailroom/store/memory.hpp>
+#include <mailroom/store/producers.hpp>
+#include <mailroom/store/topic_core.hpp>
 #include <mailroom/topic.hpp>
 
 #include <algorithm>
