@@ -431,8 +431,8 @@ private:
     static std::string describe(const row& r) { return "row " + std::to_string(r.number) + " of mailroom_outbox: "; }
     template <class T>
     std::pair<T, properties> decode(const row& r, std::int64_t now) const {
-        const detail::decoder<T> decode = detail::decoder_for<T>(r.stored);
-        if (decode == nullptr) { db_.refuse(errc::type_mismatch, describe(r) + detail::mismatch_sentence<T>(r.stored)); }
+        const detail::decoder<T> read_as = detail::decoder_for<T>(r.stored);
+        if (read_as == nullptr) { db_.refuse(errc::type_mismatch, describe(r) + detail::mismatch_sentence<T>(r.stored)); }
         properties p;
         try {
             std::span<const std::byte> cover(r.properties);
@@ -440,7 +440,7 @@ private:
             const duration waited(std::max<std::int64_t>(0, now - r.time));
             if (p.delay > duration::zero()) { p.delay = std::max(duration::zero(), p.delay - waited); }
             if (p.time_to_live > duration::zero()) { p.time_to_live = std::max(duration(1), p.time_to_live - waited); }
-            return {decode(r.body), std::move(p)};
+            return {read_as(r.body), std::move(p)};
         } catch (const error& e) { db_.refuse(e.kind(), describe(r) + std::string(e.sentence())); }
     }
 
