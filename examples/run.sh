@@ -14,7 +14,7 @@ elif [ "${1:-}" = journal ]; then
     program=
 fi
 
-setup compiler cmake ninja moodycamel boost xxhash
+setup compiler cmake ninja moodycamel boost xxhash sqlite
 
 say "-- building the examples in $build/release with $CXX"
 configure release -DMAILROOM_BUILD_TESTS=OFF -DMAILROOM_BUILD_BENCHMARKS=OFF -DMAILROOM_WERROR=OFF

@@ -40,6 +40,7 @@ class queue : public receiving<T, queue<T, Persistence>> {
     friend class transaction;
     template <class>
     friend class producer;
+    friend detail::endpoint_access;
     static_assert(!detail::is_transient<Persistence>, "mailroom: queue<T, transient<...>> needs #include <mailroom/store/transient.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
                   "mailroom: the persistence of a queue is mailroom::memory, mailroom::journal or mailroom::transient<...>");

@@ -26,6 +26,14 @@ concept message_body = std::is_object_v<T> && !std::is_const_v<T> && !std::is_ar
 
 namespace detail {
 
+/// How what stands above the faces reaches what an endpoint is made of.
+struct endpoint_access {
+    template <class Endpoint>
+    static auto& core(Endpoint& of) noexcept {
+        return *of.core_;
+    }
+};
+
 template <class Range>
 using range_element = decltype(*std::begin(std::declval<Range&>()));
 /// An rvalue that owns its elements, not a view of somebody's: they may be moved from.

@@ -37,6 +37,7 @@ class topic {
     friend class transaction;
     template <class>
     friend class producer;
+    friend detail::endpoint_access;
     static_assert(!detail::is_transient<Persistence>, "mailroom: topic<T, transient<...>> needs #include <mailroom/store/transient_topic.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
                   "mailroom: the persistence of a topic is mailroom::memory, mailroom::journal or mailroom::transient<...>");

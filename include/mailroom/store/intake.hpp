@@ -163,6 +163,19 @@ public:
         return send(copy, nullptr, clock::never, stop_token());
     }
 
+    /// Stores messages of a producer in a journal, in a row, all or none, under one number, unless that was sent before. Never waits for room. Several: only where
+    /// room has no bounds (else errc::unsupported), and such as have neither ids nor times of their own.
+    result<offset> try_send_numbered(std::vector<std::pair<T, properties>>& some, const numbered& by) {
+        if (some.size() > 1 && self().room().limited()) { return errc::unsupported; }
+        shipment all;
+        all.by = &by;
+        for (const auto& [value, props] : some) {
+            if (failure why = self().journal()->pack(all, value, &props); why.kind() != errc{}) { return why; }
+        }
+        auto& [value, props] = some.front();
+        return attempt_to_store(all, some.size(), footprint_of(value), some.size() == 1 ? &props : nullptr, nullptr);
+    }
+
     /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
     template <class Look, class Put>
     result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {

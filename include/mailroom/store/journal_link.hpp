@@ -325,7 +325,7 @@ private:
     // Text and bytes, whose slots keep their buffers.
     static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
 
-    // A message and, after it, whose it is.
+    // Messages and, after them, whose they are.
     placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
         std::vector<std::byte> payload;
         wire_writer to(payload);
@@ -342,7 +342,10 @@ private:
         parcel all;
         all.stream = stream_;
         all.admit = admit;
-        all.drafts = {draft_of(s, s.first), note};
+        all.drafts.reserve(s.count + 1);
+        all.drafts.push_back(draft_of(s, s.first));
+        for (const shipment::piece& p : s.more) { all.drafts.push_back(draft_of(s, p)); }
+        all.drafts.push_back(note);
         return log_->place_together({&all, 1}, {}, t);
     }
     draft draft_of(const shipment& s, const shipment::piece& p) const noexcept {
