@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mailroom/queue.hpp>
+#include <mailroom/request.hpp>
 #include <mailroom/topic.hpp>
 
 #if __has_include(<boost/lockfree/queue.hpp>) && \

@@ -128,6 +128,21 @@ public:
         return done;
     }
 
+    /// The same with an envelope that is there already; taken on success, unless it is a duplicate. Not for what is stored.
+    result<offset> try_covered(T& value, std::unique_ptr<envelope>& cover) {
+        outgoing<T> out(value);
+        return attempt(out, cover);
+    }
+    bool blocks() noexcept { return self().room().rule() == overflow::block; }
+    result<offset> send_covered(T& value, std::unique_ptr<envelope>& cover, duration deadline, const stop_token& stop) {
+        outgoing<T> out(value);
+        result<offset> done = attempt(out, cover);
+        if (!done && done.error() == errc::full && self().room().rule() == overflow::block) {
+            done = wait_for_room([&] { return attempt(out, cover); }, 1, deadline, stop);
+        }
+        return done;
+    }
+
     /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
     template <class Look, class Put>
     result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {

@@ -99,7 +99,10 @@ void engine<T>::spin(lock_type& lock) noexcept {
     nudged_.store(false, std::memory_order_relaxed);
     ++watchers_;
     lock.unlock();
-    for (int i = 0; i < 64; ++i) { pause(); }
+    for (int i = 0; i < 64; ++i) {
+        pause();
+        if ((i & 1) != 0 && source_->may_have()) { break; }
+    }
     const duration until = clock_.now() + clock_.patience();
     while (!source_->may_have() && !nudged_.load(std::memory_order_relaxed) && !stopping_.load(std::memory_order_relaxed) && clock_.now() < until) {
         clock_.relax(64);
