@@ -358,7 +358,7 @@ public:
     /// The next; waits for it. nullopt: that was all. A failure is the last: what the responder threw, errc::timed_out, errc::closed, errc::cancelled.
     std::optional<result<Rep>> receive() {
         if (is_over()) { return std::nullopt; }
-        if (!call_->wait([this]() noexcept { return call_->has_more(); }, call_.deadline())) { call_.time_out(); }
+        if (!outcome_ && !call_->wait([this]() noexcept { return call_->has_more(); }, call_.deadline())) { call_.time_out(); }
         return next_known();
     }
     /// The same without waiting: nullopt may mean that there is none yet; then `over()` is false.
@@ -419,7 +419,7 @@ public:
             return *this;
         }
         void operator++(int) { ++*this; }
-        friend bool operator==(const iterator& i, std::default_sentinel_t) noexcept { return !i.of_->current_.has_value(); }
+        bool operator==(std::default_sentinel_t) const noexcept { return !of_->current_.has_value(); }
 
     private:
         friend class answers;
@@ -626,7 +626,7 @@ private:
         } else if (place && limit != clock::never) {
             c.set_deadline(detail::later(e.sent, limit));
         }
-        if (place && way.cover != nullptr) { return failure(errc::already_exists, "the id of the request is that of an earlier one"); }
+        if (place && *place != no_offset && way.cover != nullptr) { return failure(errc::already_exists, "the id of the request is that of an earlier one"); }
         return place;
     }
     // In a journal: what belongs to the call is said by its properties.
