@@ -1,6 +1,7 @@
 // Everything but the edges: include this, or the single headers it names.
 #pragma once
 
+#include <mailroom/idempotent.hpp>
 #include <mailroom/queue.hpp>
 #include <mailroom/request.hpp>
 #include <mailroom/topic.hpp>

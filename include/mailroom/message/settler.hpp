@@ -10,6 +10,7 @@
 namespace mailroom::detail {
 
 class pending_outcome;
+class source_base;
 
 /// Where a delivery stands in its endpoint. Only the endpoint reads it.
 struct handle {
@@ -43,6 +44,8 @@ public:
     virtual time_point sent_at(const handle&) const noexcept = 0;
     /// Who popped a message, settled as it is, whose body others share, no longer looks at it.
     virtual void end_look(const handle&) noexcept = 0;
+    /// Where something can be kept that a late `extend` may still look at; or nullptr.
+    virtual source_base* home() noexcept { return nullptr; }
 
 protected:
     ~settler() = default;
