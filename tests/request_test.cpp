@@ -389,9 +389,11 @@ TEST_CASE("request: co_await, in coroutines that ask while others answer") {
     }
     CHECK(sum == 8 * 9900);
     const auto directly = [](requester<int, int>& r, std::atomic<int>& out) -> task { out = (co_await r.async(4, 1h)).value(); };
-    responder<int, int> serve{q, twice};
     const task t = directly(ask, sum);
-    CHECK(eventually([&] { return t.done(); }));
+    { // whoever resumed it has left it when the responder is gone
+        responder<int, int> serve{q, twice};
+        CHECK(eventually([&] { return t.done(); }));
+    }
     CHECK(sum == 8);
 }
 
@@ -419,15 +421,16 @@ TEST_CASE("request: a coroutine's time is over by a clock advanced by hand, by a
     queue<int> real; // time passes by itself: a consumer that holds the request, and waits for others, notices
     requester<int, int> hasty{real};
     gate g;
-    responder<int, int> serve{real, [&](const int& n) {
-                                  g.pass();
-                                  return n;
-                              }, {.concurrency = {2, 2}}};
     errc three{};
+    std::optional<responder<int, int>> serve(std::in_place, real, [&](const int& n) {
+        g.pass();
+        return n;
+    }, mailroom::consume_options{.concurrency = {2, 2}});
     const task c = inquire(hasty, three, 1ms);
     CHECK(eventually([&] { return c.done(); }));
     CHECK(three == errc::timed_out);
     g.is_open = true;
+    serve.reset();
 }
 
 TEST_CASE("request: a coroutine destroyed while it waits cancels its request") {

@@ -75,12 +75,12 @@ public:
     bool is_wanted() const noexcept { return is_open(word_.load(std::memory_order_acquire)); }
     /// True: the place of the answer is the caller's until `finish` or `go_on`.
     bool claim(std::uint32_t& before) noexcept {
-        before = word_.load(std::memory_order_relaxed);
+        before = word_.load(std::memory_order_acquire); // what was answered may be taken by a caller who finds that out here
         for (unsigned round = 0; is_open(before) || before == answering;) {
             if (before == answering) { // somebody else is at it; with several answers there is room for another then
                 clock_->relax(round++);
-                before = word_.load(std::memory_order_relaxed);
-            } else if (word_.compare_exchange_weak(before, answering, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+                before = word_.load(std::memory_order_acquire);
+            } else if (word_.compare_exchange_weak(before, answering, std::memory_order_seq_cst, std::memory_order_acquire)) {
                 return true;
             }
         }
