@@ -110,7 +110,7 @@ public:
 
     /// Once it is done: the answer.
     result<Rep> take() {
-        if (value_.has_value()) { return result<Rep>(std::move(*value_)); }
+        if (why().kind() == errc{}) { return result<Rep>(std::move(*value_)); }
         return result<Rep>(why());
     }
     bool has_more() noexcept {
@@ -127,12 +127,10 @@ public:
         return out;
     }
     void through() noexcept {
-        value_.reset();
-        more_.reset();
+        if constexpr (!std::is_trivially_destructible_v<Rep>) { value_.reset(); }
+        if (more_ != nullptr) { more_.reset(); }
         this->close();
     }
-
-    bool is_dressed = false; // its envelope carries more than it has to
 
 private:
     struct answers_in {
@@ -141,6 +139,9 @@ private:
     };
     std::optional<Rep> value_;
     std::unique_ptr<answers_in> more_;
+
+public:
+    bool is_dressed = false; // its envelope carries more than it has to
 };
 
 template <class Rep>
@@ -148,7 +149,7 @@ class desk_of final : public desk {
 public:
     desk_of(clock& c, std::uint64_t address, source_base& home, cursor& from, alarm ring) : desk(c, type_name_v<Rep>, address, home, from, ring) {}
 
-    call_of<Rep>& take() { return static_cast<call_of<Rep>&>(desk::take()); }
+    call_of<Rep>& take(bool lends) { return static_cast<call_of<Rep>&>(desk::take(lends)); }
 
 private:
     call* at(std::size_t i) const noexcept override {
@@ -560,28 +561,31 @@ private:
 
     static void ring(detail::source_base& home, duration deadline) noexcept { static_cast<detail::memory_core<Req>&>(home).watch_call(deadline); }
 
+    bool lends() const noexcept { return core_->journal() == nullptr; }
     result<Rep> ask(Req& what, duration limit, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return errc::closed; }
-        opened c(desk_->take());
+        opened c(desk_->take(lends()));
         if (failure why = send(c, what, limit, props, stop); why.kind() != errc{}) { return not_sent(c, std::move(why)); }
         // From here on the requester may go: only the call, and its desk, stay.
         c.stop_by(stop);
-        if (!c->wait(c.deadline())) { c.time_out(); }
+        if (!c->wait_briefly() && !c->wait(deadline_of(c, limit))) { c.time_out(); }
         return c.take();
     }
     answer<Rep> begin(Req& what, duration limit, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return answer<Rep>(failure(errc::closed)); }
-        opened c(desk_->take());
+        opened c(desk_->take(lends()));
         if (failure why = send(c, what, limit, props, stop); why.kind() != errc{}) { return answer<Rep>(not_sent(c, std::move(why))); }
+        c.set_deadline(deadline_of(c, limit));
         c.stop_by(stop);
         return answer<Rep>(std::move(c));
     }
     answers<Rep> begin_many(Req& what, duration limit, std::size_t most, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return answers<Rep>(failure(errc::closed)); }
         if (most == 0) { return answers<Rep>(failure(errc::invalid, "of no answers none is asked for")); }
-        opened c(desk_->take());
+        opened c(desk_->take(lends()));
         c->expect_many();
         if (failure why = send(c, what, limit, props, stop); why.kind() != errc{}) { return answers<Rep>(not_sent(c, std::move(why))); }
+        c.set_deadline(deadline_of(c, limit));
         c.stop_by(stop);
         return answers<Rep>(std::move(c), most);
     }
@@ -593,16 +597,27 @@ private:
     /// errc{}: the request is on its way, and the deadline known.
     failure send(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
         c->open();
-        if (desk_->closed()) { return errc::closed; }
-        result<offset> place = core_->journal() == nullptr ? lend(c, what, limit, props, stop) : store(c, what, limit, props, stop);
+        result<offset> place = lends() ? lend(c, what, limit, props, stop) : store(c, what, limit, props, stop);
         if (!place) { return stop.stop_requested() && place.error() == errc::full ? failure(errc::cancelled) : place.error(); }
         if (*place == no_offset) { return failure(errc::full, "the queue is full, and its overflow rule dropped the request"); }
         c->sent_to(*place);
         return errc{};
     }
+    // Where it waited for room, or for the disk, its time began before.
+    static duration deadline_of(const opened& c, duration limit) noexcept {
+        return c.deadline() != clock::never || limit == clock::never ? c.deadline() : detail::later(c->cover.sent, limit);
+    }
     // In memory: the call's own envelope goes with the message.
     result<offset> lend(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
         detail::envelope& e = c->cover;
+        struct lent {
+            call& of;
+            std::unique_ptr<detail::envelope> cover;
+            ~lent() {
+                if (cover.release() != nullptr) { of.let_go(); }
+            }
+        } way{*c, std::unique_ptr<detail::envelope>(&e)};
+        if (desk_->closed()) { return errc::closed; }
         if (props != nullptr || c->is_dressed) {
             e.props = props != nullptr ? std::move(*props) : properties();
             e.props.reply_to = desk_->name();
@@ -612,25 +627,17 @@ private:
         e.due = duration::min();
         e.expires = duration::max();
         if (auto wrong = core_->objection(what, e.props)) { return *std::move(wrong); }
-        c->lend();
-        struct lent {
-            std::unique_ptr<detail::envelope> cover;
-            ~lent() {
-                if (detail::envelope* const back = cover.release()) { back->lent.home->take_back(*back); }
-            }
-        } way{std::unique_ptr<detail::envelope>(&e)};
         result<offset> place = core_->try_covered(what, way.cover);
         if (!place && place.error() == errc::full && limit > duration::zero() && core_->blocks()) {
             c.set_deadline(detail::deadline_after(core_->time(), limit));
             place = core_->send_covered(what, way.cover, c.deadline(), stop);
-        } else if (place && limit != clock::never) {
-            c.set_deadline(detail::later(e.sent, limit));
         }
         if (place && *place != no_offset && way.cover != nullptr) { return failure(errc::already_exists, "the id of the request is that of an earlier one"); }
         return place;
     }
     // In a journal: what belongs to the call is said by its properties.
     result<offset> store(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
+        if (desk_->closed()) { return errc::closed; }
         properties all = props != nullptr ? std::move(*props) : properties();
         all.reply_to = desk_->name();
         detail::write_call_number(all.correlation_id, c->number());
@@ -730,6 +737,7 @@ private:
         bool known = false;
         if (cover != nullptr && cover->lent.home != nullptr) {
             asker.call = static_cast<detail::call*>(cover->lent.home);
+            asker.call->expect_answer();
             known = true;
         } else if ((asker.call = core_.meeting_point().find(p, known)) != nullptr) {
             asker.held = true;

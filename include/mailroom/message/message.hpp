@@ -41,11 +41,11 @@ struct envelope {
         lender& operator=(const lender&) noexcept { return *this; }
     };
 
-    properties props;
+    lender lent;
     duration sent{};                    // when
     duration due = duration::min();     // not before
     duration expires = duration::max(); // not after
-    lender lent;
+    properties props;
 
     bool is_timed() const noexcept { return due != duration::min() || expires != duration::max(); }
 

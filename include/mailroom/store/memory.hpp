@@ -243,6 +243,7 @@ public:
     bool may_have() const noexcept override {
         return may_have_something() || cursor_.deadline() <= clock_.now() || (link_ != nullptr && link_->has_pending());
     }
+    bool glance() const noexcept override { return may_have_something() || (link_ != nullptr && link_->has_pending()); }
     duration next_due() const noexcept override {
         const rendezvous* const there = meeting_.load(std::memory_order_acquire);
         return there == nullptr ? cursor_.deadline() : std::min(cursor_.deadline(), there->earliest());

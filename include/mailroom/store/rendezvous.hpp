@@ -91,6 +91,10 @@ public:
     }
     /// There may be further answers.
     void go_on(std::uint32_t before) noexcept { move_on(before, waiting); }
+    /// Asks for the line where the answer will be, before the caller looks at the call's state once more.
+    void expect_answer() const noexcept { __builtin_prefetch(&why_, 1); }
+    /// Asks for the line of a call that will be used next.
+    void expect_use() const noexcept { __builtin_prefetch(&word_, 1); }
     /// Answers with a failure. False: it has been answered, or nobody waits.
     bool fail(failure why) noexcept {
         std::uint32_t before = 0;
@@ -118,11 +122,11 @@ public:
 
     // ----------------------------------------------------------------------------------------------------------------- for who asks
 
-    /// True: it is the caller's, with one hold for him.
-    bool try_take() noexcept {
+    /// True: it is the caller's, with a hold for him, and, if it lends its envelope, one for the message.
+    bool try_take(bool lends) noexcept {
         std::uint32_t none = 0;
         return holders_.load(std::memory_order_relaxed) == 0 &&
-               holders_.compare_exchange_strong(none, 1, std::memory_order_acquire, std::memory_order_relaxed);
+               holders_.compare_exchange_strong(none, lends ? 2 : 1, std::memory_order_acquire, std::memory_order_relaxed);
     }
     /// A request begins.
     void open() {
@@ -131,8 +135,6 @@ public:
         count(asked_);
         word_.store(waiting, std::memory_order_seq_cst);
     }
-    /// The message may take the envelope along.
-    void lend() noexcept { holders_.fetch_add(1, std::memory_order_relaxed); }
     std::uint64_t number() const noexcept { return number_.load(std::memory_order_relaxed); }
     /// Where its message stands, once that was sent.
     void sent_to(offset place) noexcept { place_.store(place, std::memory_order_relaxed); }
@@ -165,6 +167,15 @@ public:
     bool wait(duration deadline) noexcept {
         return wait([]() noexcept { return false; }, deadline);
     }
+    /// As long as it takes another core to answer at once.
+    bool wait_briefly() const noexcept {
+        if (clock_->patience() == duration::zero()) { return is_done(); }
+        for (unsigned i = 0; i < brief; ++i) {
+            if (is_done()) { return true; }
+            pause();
+        }
+        return false;
+    }
     /// `w` is woken once it is done. False: it is already.
     bool hook(waiter& w) noexcept {
         hook_ = &w;
@@ -183,10 +194,9 @@ public:
         std::uint32_t seen = hooked;
         return word_.compare_exchange_strong(seen, waiting, std::memory_order_seq_cst, std::memory_order_relaxed);
     }
-    /// The caller is through with it.
+    /// The caller is through with it: it is done or gone. Writes no more than it has to, for the line may be on its way to the next.
     void close() noexcept {
-        word_.store(idle, std::memory_order_relaxed);
-        why_ = failure(errc{});
+        if (why_.kind() != errc{}) { why_ = failure(errc{}); }
         let_go();
     }
     const failure& why() const noexcept { return why_; }
@@ -210,17 +220,16 @@ public:
     }
     void note_outcome(bool has_value, errc otherwise) noexcept { count(has_value ? answered_ : otherwise == errc::timed_out ? timed_out_ : failed_); }
 
-    envelope cover; // what it lends
-
 protected:
     ~call() = default;
-    failure why_{errc{}}; // why there is no answer; errc{}: there is one
 
 private:
     friend class desk;
     static constexpr std::uint32_t orphaned = std::uint32_t{1} << 31;
     static constexpr unsigned index_bits = 20;
     static constexpr std::uint64_t generation_step = std::uint64_t{1} << index_bits;
+
+    static constexpr unsigned brief = 64;
 
     static bool is_open(std::uint32_t s) noexcept { return s == waiting || s == sleeping || s == hooked; }
     void move_on(std::uint32_t before, state to) noexcept {
@@ -239,10 +248,6 @@ private:
         clock& c = *clock_;
         const duration patience = c.patience();
         if (patience == duration::zero()) { return false; }
-        for (unsigned i = 0; i < 32; ++i) {
-            pause();
-            if (is_done() || has()) { return true; }
-        }
         const duration until = std::min(deadline, c.now() + patience);
         while (c.now() < until) {
             c.relax(64);
@@ -263,19 +268,30 @@ private:
         }
     }
 
+    // In one line with the beginning of the envelope, which is written as the message is sent, and read by who answers.
     std::atomic<std::uint32_t> word_{idle};
     std::atomic<std::uint32_t> holders_{0};
     clock* clock_ = nullptr;
-    waiter* hook_ = nullptr;
     desk* desk_ = nullptr;
-    std::atomic<std::uint64_t> number_{0}; // generation and place on the desk
+
+public:
+    envelope cover; // what it lends
+
+private:
+    // Only the caller writes these, some after the message was sent: not where it is in the way of who answers.
+    alignas(64) std::atomic<std::uint64_t> number_{0}; // generation and place on the desk
     std::atomic<offset> place_{no_offset};
-    std::atomic<std::uint64_t> asked_{0}, answered_{0}, failed_{0}, timed_out_{0}, late_{0};
+    std::atomic<std::uint64_t> asked_{0}, answered_{0}, failed_{0}, timed_out_{0};
+    std::atomic<std::uint64_t> late_{0}; // this one is written by whoever is late
+    waiter* hook_ = nullptr;
     // guarded by the desk's mutex: its place among the timers
     duration deadline_ = clock::never;
     bool timed_ = false;
     call* next_timed_ = nullptr;
     call* previous_timed_ = nullptr;
+
+protected:
+    alignas(64) failure why_{errc{}}; // why there is no answer; errc{}: there is one. Behind it, the answer
 };
 
 /// The calls of one requester.
@@ -410,17 +426,18 @@ protected:
     virtual std::size_t make_chunk(std::size_t chunk) = 0;
 
     /// A call for the caller, who holds it. Throws std::bad_alloc, and errc::full for a million calls at once.
-    call& take() {
+    call& take(bool lends) {
         const std::size_t n = size_.load(std::memory_order_acquire);
         const std::size_t from = hint_.load(std::memory_order_relaxed);
         for (std::size_t k = 0, i = from; k < n; ++k) {
             i = i + 1 < n ? i + 1 : 0;
-            if (call* const c = at(i); c->try_take()) {
+            if (call* const c = at(i); c->try_take(lends)) {
                 hint_.store(i, std::memory_order_relaxed);
+                at(i + 1 < n ? i + 1 : 0)->expect_use();
                 return *c;
             }
         }
-        return grow();
+        return grow(lends);
     }
 
 private:
@@ -429,7 +446,7 @@ private:
         if (home_ != nullptr) { home_->refer(); }
         return home_;
     }
-    call& grow() {
+    call& grow(bool lends) {
         const std::lock_guard lock(mutex_);
         const std::size_t n = size_.load(std::memory_order_relaxed);
         const std::size_t chunk = chunk_of(n);
@@ -442,7 +459,7 @@ private:
             c->number_.store(i, std::memory_order_relaxed);
             c->cover.props.reply_to = name_;
         }
-        at(n)->try_take();
+        at(n)->try_take(lends);
         size_.store(n + more, std::memory_order_release);
         return *at(n);
     }
