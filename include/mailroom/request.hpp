@@ -77,9 +77,10 @@ public:
     /// Several answers are wanted. Before `open`; throws std::bad_alloc.
     void expect_many() { more_ = std::make_unique<answers_in>(); }
 
-    /// An answer. False: nobody waits.
-    bool give(Rep&& value) {
+    /// An answer. False: nobody waits. `complete`: there may be no other.
+    bool give(Rep&& value, bool& complete) {
         std::uint32_t before = 0;
+        complete = true;
         if (!claim(before)) { return false; }
         try {
             if (more_ != nullptr) {
@@ -94,6 +95,7 @@ public:
             return false;
         }
         if (more_ != nullptr) {
+            complete = false;
             go_on(before);
         } else {
             finish(before);
@@ -603,9 +605,9 @@ private:
         c->sent_to(*place);
         return errc{};
     }
-    // Where it waited for room, or for the disk, its time began before.
+    // Where it waited for room, or for the disk, its time began before; otherwise now, or a moment ago.
     static duration deadline_of(const opened& c, duration limit) noexcept {
-        return c.deadline() != clock::never || limit == clock::never ? c.deadline() : detail::later(c->cover.sent, limit);
+        return c.deadline() != clock::never ? c.deadline() : detail::deadline_after(c->time(), limit);
     }
     // In memory: the call's own envelope goes with the message.
     result<offset> lend(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
@@ -666,7 +668,7 @@ public:
 
     /// One more. False: nobody waits for it, it was dropped and counted; there is no use in going on.
     bool send(Rep value) {
-        if (call_ != nullptr && call_->give(std::move(value))) { return true; }
+        if (call_ != nullptr && call_->give(std::move(value), complete_)) { return true; }
         ++unclaimed_;
         if (call_ != nullptr) { call_->note_late(); }
         return false;
@@ -694,9 +696,14 @@ private:
         if (!told) { ++unclaimed_; }
     }
 
+    void end() noexcept {
+        if (call_ != nullptr && !complete_) { call_->end(); }
+    }
+
     detail::call_of<Rep>* call_;
     const properties* props_;
     std::uint64_t unclaimed_ = 0;
+    bool complete_ = false;
 };
 
 namespace detail {
@@ -769,7 +776,7 @@ private:
                 answer_with(out, std::invoke(*fn_, what, out.props()));
             } else {
                 std::invoke(*fn_, what, out);
-                if (out.call_ != nullptr) { out.call_->end(); }
+                out.end();
                 add(count_.answered);
             }
             return;
@@ -797,7 +804,7 @@ private:
         } else {
             out.send(std::forward<Result>(r));
         }
-        if (out.call_ != nullptr) { out.call_->end(); }
+        out.end();
         add(count_.answered);
     }
     void drop_handler() noexcept override {

@@ -212,7 +212,10 @@ private:
                     }
                 }
                 const undo_note undo{identified ? self().known_ids() : nullptr, cover.get(), now, place.taken};
-                const duration sent = cover != nullptr ? self().time_of().clock().now() : self().time_of().coarse();
+                // One that is lent, and has no times of its own, is a plain message but for its way back.
+                const bool exact = cover != nullptr && (cover->lent.home == nullptr || cover->props.delay > duration::zero() ||
+                                                        cover->props.time_to_live > duration::zero());
+                const duration sent = exact ? self().time_of().clock().now() : self().time_of().coarse();
                 place = self().room().reserve(stream_, 1, bytes, sent, full);
                 if (place.taken) {
                     if (identified) { self().known_ids()->sent(cover->props.id, self().named(place.first), now); }
