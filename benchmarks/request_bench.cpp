@@ -225,16 +225,14 @@ int main(int argc, char** argv) {
             return contestant{std::move(name), [=] { return std::vector<double>{round<type>(callers, questions)}; }};
         };
         const std::size_t many = all.scaled(64'000);
-        all.contest({{"request_memory_" + n, "asking and having the answer, in memory, " + who, "us", "two moodycamel Blocking + tokens", false}},
-                    {
-                        one("requester, responder", std::type_identity<in_memory>(), many),
-                            one("two queues, by hand", std::type_identity<two_of_ours>(), many),
-                            one("two mutex + deque + condvar", std::type_identity<two_deques>(), many / 4),
+        all.contest({{"request_memory_" + n, "asking and having the answer, in memory, " + who, "us", "two moodycamel Blocking + tokens", false}}, {
+            one("requester, responder", std::type_identity<in_memory>(), many), one("two queues, by hand", std::type_identity<two_of_ours>(), many),
+                one("two mutex + deque + condvar", std::type_identity<two_deques>(), many / 4),
 #if MAILROOM_BENCH_MOODYCAMEL
-                            one("two moodycamel Blocking", std::type_identity<two_moodycamel<false>>(), many),
-                            one("two moodycamel Blocking + tokens", std::type_identity<two_moodycamel<true>>(), many),
+                one("two moodycamel Blocking", std::type_identity<two_moodycamel<false>>(), many),
+                one("two moodycamel Blocking + tokens", std::type_identity<two_moodycamel<true>>(), many),
 #endif
-                    });
+        });
 #if MAILROOM_BENCH_JOURNAL
         all.contest({{"request_journal_" + n, "asking and having the answer, requests stored, " + who, "us", "", false}},
                     {

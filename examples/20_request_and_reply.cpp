@@ -24,10 +24,13 @@ int main() {
 
     // A responder is a consumer: its thread calls the function for each request, and what it returns goes back to who asked.
     mailroom::responder<question, weather> today{questions, [&](const question& q, mailroom::reply<weather>& out) {
-        const auto at = known.find(q.city);
-        if (at == known.end()) { throw mailroom::error(mailroom::errc::not_found, "no station in " + q.city); }
-        for (int day = 0; day < q.days && out.send({q.city, at->second + day}); ++day) {} // false: nobody wants more
-    }};
+                                                     const auto at = known.find(q.city);
+                                                     if (at == known.end()) {
+                                                         throw mailroom::error(mailroom::errc::not_found, "no station in " + q.city);
+                                                     }
+                                                     for (int day = 0; day < q.days && out.send({q.city, at->second + day}); ++day) {
+                                                     } // false: nobody wants more
+                                                 }};
 
     // A requester has no thread: who waits takes his own answer.
     mailroom::requester<question, weather> ask{questions};

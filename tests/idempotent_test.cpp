@@ -52,7 +52,8 @@ TEST_CASE("idempotent: once for each id, each kind of handler; without an id eac
         if (kind == 0) {
             c = q.consume(idempotent([&](const int& n) { sum += n; }, 1h));
         } else if (kind == 1) {
-            c = q.consume(idempotent([&](const int& n, const properties& p) { sum += p.id.empty() ? n : n + static_cast<int>(p.id.size()) - 1; }, 1h));
+            c = q.consume(
+                idempotent([&](const int& n, const properties& p) { sum += p.id.empty() ? n : n + static_cast<int>(p.id.size()) - 1; }, 1h));
         } else if (kind == 2) {
             c = q.consume(idempotent(
                 [&](delivery<int> d) {

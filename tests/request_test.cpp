@@ -422,10 +422,13 @@ TEST_CASE("request: a coroutine's time is over by a clock advanced by hand, by a
     requester<int, int> hasty{real};
     gate g;
     errc three{};
-    std::optional<responder<int, int>> serve(std::in_place, real, [&](const int& n) {
-        g.pass();
-        return n;
-    }, mailroom::consume_options{.concurrency = {2, 2}});
+    std::optional<responder<int, int>> serve(
+        std::in_place, real,
+        [&](const int& n) {
+            g.pass();
+            return n;
+        },
+        mailroom::consume_options{.concurrency = {2, 2}});
     const task c = inquire(hasty, three, 1ms);
     CHECK(eventually([&] { return c.done(); }));
     CHECK(three == errc::timed_out);
@@ -564,10 +567,12 @@ TEST_CASE("request: redelivered to a second responder, it has one answer") {
     requester<int, int> ask{q};
     auto pending = ask.async(1, 1h);
     gate g;
-    responder<int, int> slow{q, [&](const int&) {
+    responder<int, int> slow{q,
+                             [&](const int&) {
                                  g.pass();
                                  return 1;
-                             }, {.processing_limit = 0s}};
+                             },
+                             {.processing_limit = 0s}};
     REQUIRE(g.reached());
     clock.advance(11s);
     responder<int, int> quick{q, [](const int&) { return 2; }};
@@ -581,10 +586,12 @@ TEST_CASE("responder: messages that are no requests are answered to nobody; opti
     queue<int> q;
     std::atomic<int> called{0};
     {
-        responder<int, int> serve{q, [&](const int& n) {
+        responder<int, int> serve{q,
+                                  [&](const int& n) {
                                       ++called;
                                       return n;
-                                  }, {.concurrency = {2, 2}, .prefetch = 1}};
+                                  },
+                                  {.concurrency = {2, 2}, .prefetch = 1}};
         CHECK(serve.threads() == 2);
         q.send(1);
         q.send(2, {.correlation_id = "17", .reply_to = "somewhere else"});

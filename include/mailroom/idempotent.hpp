@@ -265,7 +265,8 @@ public:
     template <class T>
     requires(detail::kind_of_handler<T, Handler>() == detail::handler_kind::body ||
              detail::kind_of_handler<T, Handler>() == detail::handler_kind::body_and_properties) //
-        void operator()(const T& body, const properties& props) {
+        void
+        operator()(const T& body, const properties& props) {
         const auto handle = [&] {
             if constexpr (detail::kind_of_handler<T, Handler>() == detail::handler_kind::body) {
                 static_cast<void>(std::invoke(handler_, body));
@@ -287,7 +288,8 @@ public:
 
     template <class T>
     requires(detail::kind_of_handler<T, Handler>() == detail::handler_kind::delivery) //
-        void operator()(delivery<T> message) {
+        void
+        operator()(delivery<T> message) {
         if (!message.props().id.empty()) {
             struct kept final : detail::done_ids::aside {
                 explicit kept(delivery<T>&& d) noexcept : message(std::move(d)) {}

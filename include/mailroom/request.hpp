@@ -634,7 +634,9 @@ private:
             c.set_deadline(detail::deadline_after(core_->time(), limit));
             place = core_->send_covered(what, way.cover, c.deadline(), stop);
         }
-        if (place && *place != no_offset && way.cover != nullptr) { return failure(errc::already_exists, "the id of the request is that of an earlier one"); }
+        if (place && *place != no_offset && way.cover != nullptr) {
+            return failure(errc::already_exists, "the id of the request is that of an earlier one");
+        }
         return place;
     }
     // In a journal: what belongs to the call is said by its properties.
@@ -780,11 +782,9 @@ private:
                 add(count_.answered);
             }
             return;
-        } catch (const error& e) {
-            tell(out, e);
-        } catch (const std::exception& e) { out.fail(errc::failed, e.what()); } catch (...) {
-            out.fail(errc::failed, "something that is no std::exception was thrown");
-        }
+        } catch (const error& e) { tell(out, e); } catch (const std::exception& e) {
+            out.fail(errc::failed, e.what());
+        } catch (...) { out.fail(errc::failed, "something that is no std::exception was thrown"); }
         add(count_.failed);
     }
     static void tell(reply<Rep>& out, const error& e) noexcept {
@@ -829,10 +829,12 @@ struct without_result<result<T>> {
 };
 template <class Fn, class Req>
 requires std::is_invocable_v<Fn&, const Req&>
-struct answered_by<Fn, Req> : without_result<std::remove_cvref_t<std::invoke_result_t<Fn&, const Req&>>> {};
+struct answered_by<Fn, Req> : without_result<std::remove_cvref_t<std::invoke_result_t<Fn&, const Req&>>> {
+};
 template <class Fn, class Req>
-requires(!std::is_invocable_v<Fn&, const Req&> && std::is_invocable_v<Fn&, const Req&, const properties&>)
-struct answered_by<Fn, Req> : without_result<std::remove_cvref_t<std::invoke_result_t<Fn&, const Req&, const properties&>>> {};
+requires(!std::is_invocable_v<Fn&, const Req&> && std::is_invocable_v<Fn&, const Req&, const properties&>) struct answered_by<Fn, Req>
+    : without_result<std::remove_cvref_t<std::invoke_result_t<Fn&, const Req&, const properties&>>> {
+};
 
 } // namespace detail
 
@@ -850,7 +852,8 @@ class responder {
 public:
     /// Begins. Throws errc::invalid for options outside what is allowed, std::system_error if threads cannot be had.
     template <class Persistence, class Fn>
-    requires(!detail::is_transient<Persistence>) responder(queue<Req, Persistence>& requests, Fn fn) : responder(requests, std::move(fn), consume_options()) {}
+    requires(!detail::is_transient<Persistence>) responder(queue<Req, Persistence>& requests, Fn fn)
+        : responder(requests, std::move(fn), consume_options()) {}
     template <class Persistence, class Fn>
     requires(!detail::is_transient<Persistence>) responder(queue<Req, Persistence>& requests, Fn fn, consume_options options) {
         detail::check_options(options);

@@ -11,7 +11,8 @@ namespace detail = mailroom::detail;
 
 TEST_CASE("asking: addresses are text of 15 characters, each another") {
     std::set<std::string> all;
-    for (const std::uint64_t n : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{63}, std::uint64_t{64}, ~std::uint64_t{0}, std::uint64_t{1} << 63}) {
+    for (const std::uint64_t n :
+         {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{63}, std::uint64_t{64}, ~std::uint64_t{0}, std::uint64_t{1} << 63}) {
         const std::string a = detail::reply_address(n);
         CHECK(a.size() == 15);
         CHECK(detail::is_request(properties{.reply_to = a}));
@@ -32,5 +33,7 @@ TEST_CASE("asking: numbers of calls, there and back") {
         CHECK(detail::read_call_number(text, back));
         CHECK(back == n);
     }
-    for (const char* wrong : {"", "1", "00000000000000g", "0000000000000000", "00000000000000A"}) { CHECK_FALSE(detail::read_call_number(wrong, back)); }
+    for (const char* wrong : {"", "1", "00000000000000g", "0000000000000000", "00000000000000A"}) {
+        CHECK_FALSE(detail::read_call_number(wrong, back));
+    }
 }

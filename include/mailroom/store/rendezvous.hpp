@@ -86,9 +86,7 @@ public:
         }
         return false;
     }
-    void finish(std::uint32_t before) noexcept {
-        move_on(before, done);
-    }
+    void finish(std::uint32_t before) noexcept { move_on(before, done); }
     /// There may be further answers.
     void go_on(std::uint32_t before) noexcept { move_on(before, waiting); }
     /// Asks for the line where the answer will be, before the caller looks at the call's state once more.
@@ -480,8 +478,8 @@ private:
     const std::string_view type_;
     const std::string name_;
     std::uint64_t order_ = 0; // guarded by the rendezvous
-    source_base* home_; // guarded by the mutex: the queue's core, as long as the requester is there
-    cursor& cursor_; // valid as long as that
+    source_base* home_;       // guarded by the mutex: the queue's core, as long as the requester is there
+    cursor& cursor_;          // valid as long as that
     const alarm alarm_;
     std::atomic<std::size_t> references_{1};
     std::atomic<std::size_t> size_{0};
@@ -505,9 +503,9 @@ public:
 
     /// An address that nobody had before: neither here nor, as far as chance goes, in a process that stored requests in the same journal.
     std::uint64_t new_address(const void* whose) noexcept {
-        std::uint64_t x = static_cast<std::uint64_t>(system_clock().now().count()) ^ static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(whose)) ^
-                          static_cast<std::uint64_t>(system_clock().wall().time_since_epoch().count()) << 20 ^
-                          made_.fetch_add(1, std::memory_order_relaxed) << 48;
+        std::uint64_t x =
+            static_cast<std::uint64_t>(system_clock().now().count()) ^ static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(whose)) ^
+            static_cast<std::uint64_t>(system_clock().wall().time_since_epoch().count()) << 20 ^ made_.fetch_add(1, std::memory_order_relaxed) << 48;
         for (const std::uint64_t by : {0xbf58476d1ce4e5b9u, 0x94d049bb133111ebu}) { x = (x ^ x >> 30) * by; } // splitmix64
         return x ^ x >> 31;
     }
