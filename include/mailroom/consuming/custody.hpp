@@ -74,7 +74,7 @@ public:
     bool extend(const handle& at, duration lease) noexcept override { return to_.extend(at, lease); }
     time_point sent_at(const handle& at) const noexcept override { return to_.sent_at(at); }
     void end_look(const handle& at) noexcept override { to_.end_look(at); }
-    source_base* home() noexcept override { return &from_; }
+    source_base* attic() noexcept override { return &from_; }
 
 private:
     friend class custodian;
