@@ -176,6 +176,21 @@ public:
         return attempt_to_store(all, some.size(), footprint_of(value), some.size() == 1 ? &props : nullptr, nullptr);
     }
 
+    /// The same with an envelope that is there already; taken on success, unless it is a duplicate. Not for what is stored.
+    result<offset> try_covered(T& value, std::unique_ptr<envelope>& cover) {
+        outgoing<T> out(value);
+        return attempt(out, cover);
+    }
+    bool blocks() noexcept { return self().room().rule() == overflow::block; }
+    result<offset> send_covered(T& value, std::unique_ptr<envelope>& cover, duration deadline, const stop_token& stop) {
+        outgoing<T> out(value);
+        result<offset> done = attempt(out, cover);
+        if (!done && done.error() == errc::full && self().room().rule() == overflow::block) {
+            done = wait_for_room([&] { return attempt(out, cover); }, 1, deadline, stop);
+        }
+        return done;
+    }
+
     /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
     template <class Look, class Put>
     result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {
@@ -478,7 +493,10 @@ private:
                     }
                 }
                 const undo_note undo{identified ? self().known_ids() : nullptr, cover.get(), now, place.taken};
-                const duration sent = cover != nullptr ? self().time_of().clock().now() : self().time_of().coarse();
+                // One that is lent, and has no times of its own, is a plain message but for its way back.
+                const bool exact = cover != nullptr && (cover->lent.home == nullptr || cover->props.delay > duration::zero() ||
+                                                        cover->props.time_to_live > duration::zero());
+                const duration sent = exact ? self().time_of().clock().now() : self().time_of().coarse();
                 place = self().room().reserve(stream_, 1, bytes, sent, full);
                 if (place.taken) {
                     if (identified) { self().known_ids()->sent(cover->props.id, self().named(place.first), now); }

@@ -368,6 +368,8 @@ public:
     rest remaining() noexcept;
     /// Drops the oldest message that nobody holds. False: all are held.
     bool drop_oldest() noexcept;
+    /// Drops the message at `o`, wherever it lies, unless somebody holds it or it is dead. Takes what lies before it into the index.
+    bool withdraw(offset o) noexcept;
     /// When that was sent; never: there is none.
     duration oldest_droppable() noexcept;
     /// How many messages nobody holds, and the bytes of those that somebody does.
@@ -468,6 +470,7 @@ private:
     void come_back(session& s, entry& e, duration now) noexcept;
     void revive(session& s, entry& e, duration now) noexcept;
     void remove(session& s, entry& e, duration now) noexcept;
+    void drop(session& s, entry& e, duration now) noexcept;
     void let_go(session& s, entry& e) noexcept;
     void end_lost(page& p, std::uint32_t i) noexcept;
     void move_out(entry& e) noexcept;
