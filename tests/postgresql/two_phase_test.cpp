@@ -6,7 +6,7 @@
 #include <mailroom/journal.hpp>
 #include <mailroom/transaction.hpp>
 
-#include "postgresql/session.hpp"
+#include "../../examples/support/sql_session.hpp"
 #include "support/random.hpp"
 
 #include <doctest/doctest.h>
@@ -34,7 +34,6 @@
 #include <utility>
 #include <vector>
 
-using support::sql_session;
 using namespace std::chrono_literals;
 
 namespace {
@@ -150,7 +149,7 @@ public:
     }
 
     mailroom::journal& disk() { return disk_; }
-    sql_session& database() { return database_; }
+    sql::session& database() { return database_; }
     mailroom::queue<request, mailroom::journal>& requests() { return requests_; }
     mailroom::queue<answer, mailroom::journal>& answers() { return answers_; }
     mailroom::queue<std::string, mailroom::journal>& decisions() { return decisions_; }
@@ -171,7 +170,7 @@ private:
         database_.run("BEGIN");
         try {
             database_.run(move(r.from, -r.cents));
-        } catch (const support::sql_error& e) {
+        } catch (const sql::error& e) {
             if (e.state != "23514") { throw; } // check_violation: not enough money
             database_.run("ROLLBACK");
             step();
@@ -201,7 +200,7 @@ private:
     mailroom::queue<request, mailroom::journal> requests_;
     mailroom::queue<answer, mailroom::journal> answers_;
     mailroom::queue<std::string, mailroom::journal> decisions_;
-    sql_session database_;
+    sql::session database_;
 };
 
 /// A process that recovers, works until there is nothing to do, and ends with 0. The child; never returns.
@@ -315,7 +314,7 @@ public:
     long sum() { return database_.number("SELECT sum(cents) FROM accounts"); }
 
 private:
-    sql_session database_;
+    sql::session database_;
     unsigned last_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// A session with the PostgreSQL server that the test's script has started: text in, text out, and an exception for what goes wrong.
+// A session with a PostgreSQL server: text in, text out, and an exception for what goes wrong. For the examples, and for tests/postgresql.
 #pragma once
 
 #include <libpq-fe.h>
@@ -7,21 +7,26 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-namespace support {
+namespace sql {
 
 /// What the server refused; `state` is its SQLSTATE.
-struct sql_error : std::runtime_error {
-    sql_error(const std::string& text, std::string code) : std::runtime_error(text), state(std::move(code)) {}
+struct error : std::runtime_error {
+    error(const std::string& text, std::string code) : std::runtime_error(text), state(std::move(code)) {}
     std::string state;
 };
 
-class sql_session {
+class session {
 public:
-    /// With the server that MAILROOM_POSTGRESQL names.
-    sql_session() : connection_(::PQconnectdb(where())) {
-        if (::PQstatus(connection_.get()) != CONNECTION_OK) { throw sql_error(::PQerrorMessage(connection_.get()), ""); }
+    /// With the server of a connection string, or the one that MAILROOM_POSTGRESQL names.
+    explicit session(const char* where = std::getenv("MAILROOM_POSTGRESQL")) {
+        if (where == nullptr) {
+            throw std::runtime_error("MAILROOM_POSTGRESQL does not name a server; examples/support/with_postgresql.sh starts one");
+        }
+        connection_.reset(::PQconnectdb(where));
+        if (::PQstatus(connection_.get()) != CONNECTION_OK) { throw error(::PQerrorMessage(connection_.get()), ""); }
         ::PQsetNoticeProcessor(
             connection_.get(), [](void*, const char*) {}, nullptr);
     }
@@ -32,7 +37,7 @@ public:
         const ExecStatusType status = ::PQresultStatus(r.get());
         if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
             const char* const state = ::PQresultErrorField(r.get(), PG_DIAG_SQLSTATE);
-            throw sql_error(sql + ": " + ::PQerrorMessage(connection_.get()), state != nullptr ? state : "");
+            throw error(sql + ": " + ::PQerrorMessage(connection_.get()), state != nullptr ? state : "");
         }
         std::vector<std::string> all;
         for (int i = 0, n = ::PQntuples(r.get()); i < n; ++i) { all.emplace_back(::PQgetvalue(r.get(), i, 0)); }
@@ -42,15 +47,10 @@ public:
     long number(const std::string& sql) { return std::stol(column(sql).at(0)); }
 
 private:
-    static const char* where() {
-        const char* const text = std::getenv("MAILROOM_POSTGRESQL");
-        if (text == nullptr) { throw std::runtime_error("MAILROOM_POSTGRESQL is not set: start this by examples/support/with_postgresql.sh"); }
-        return text;
-    }
     struct finish {
         void operator()(PGconn* c) const noexcept { ::PQfinish(c); }
     };
     std::unique_ptr<PGconn, finish> connection_;
 };
 
-} // namespace support
+} // namespace sql
