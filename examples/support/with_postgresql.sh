@@ -1,7 +1,8 @@
 #!/bin/sh
 # with_postgresql.sh <command...>: runs the command beside a PostgreSQL server of its own, whose connection string is in MAILROOM_POSTGRESQL, and
 # exits with its exit code. The server's data and its socket are in a temporary directory that goes with it; it listens to nothing else, has
-# prepared transactions, and does not sync: only its clients are killed here. 77: there is no server to start on this machine.
+# prepared transactions, and does not sync: only its clients are killed here. 77: there is no server to start on this machine; with --find
+# instead of a command that is all it says.
 set -u
 
 find_bin() { # the folder of initdb and postgres
@@ -11,6 +12,10 @@ find_bin() { # the folder of initdb and postgres
     done
     return 1
 }
+if [ "${1:-}" = --find ]; then
+    find_bin
+    exit
+fi
 find_bin || { echo "skipped: there is no PostgreSQL server on this machine"; exit 77; }
 
 # A server refuses to be root. Where we are, it is somebody else, who has to reach the directory.
