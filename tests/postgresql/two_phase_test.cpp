@@ -77,9 +77,11 @@ public:
 
 // --------------------------------------------------------------------------------------------------------------------------- coordinator
 
+/// Who prepares first; or the journal does not prepare at all: it commits, and its transaction brings the decision with it.
+enum class way { database_first, journal_first, journal_decides };
 struct habits {
-    std::size_t at_once = 1;       // transfers between their first and their last step
-    bool is_journal_first = false; // of the two sides
+    std::size_t at_once = 1; // transfers between their first and their last step
+    way of = way::database_first;
     mailroom::durability promise = mailroom::durability::commit;
 };
 
@@ -106,11 +108,11 @@ public:
         const auto in_journal = [&] {
             for (const std::string& xid : disk_.in_doubt()) { end_in_journal(xid, decided.contains(xid)), step(); }
         };
-        if (how_.is_journal_first) { in_journal(); }
+        if (how_.of == way::journal_first) { in_journal(); }
         for (const std::string& xid : database_.column("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY gid")) {
             end_in_database(xid, decided.contains(xid)), step();
         }
-        if (!how_.is_journal_first) { in_journal(); }
+        if (how_.of != way::journal_first) { in_journal(); }
         for (auto& d : held) { d.ack(), step(); }
     }
 
@@ -133,16 +135,16 @@ public:
         for (auto& d : all) {
             const std::string xid = "transfer " + std::to_string(d.body().id);
             const bool yes = !meets_a_no(d.body().id) || d.attempt() > 1;
-            if (prepare(xid, d, step)) { prepared.emplace_back(xid, yes); }
+            if (prepare(xid, d, yes, step)) { prepared.emplace_back(xid, yes); }
         }
         all.clear(); // whoever held them lets go before they are decided about
         for (const auto& [xid, yes] : prepared) {
-            if (yes) { decisions_.send(xid), step(); }
+            if (yes && how_.of != way::journal_decides) { decisions_.send(xid), step(); }
         }
         for (const auto& [xid, yes] : prepared) {
-            if (how_.is_journal_first) { end_in_journal(xid, yes), step(); }
+            if (how_.of == way::journal_first) { end_in_journal(xid, yes), step(); }
             end_in_database(xid, yes), step();
-            if (!how_.is_journal_first) { end_in_journal(xid, yes), step(); }
+            if (how_.of == way::database_first) { end_in_journal(xid, yes), step(); }
         }
         while (auto d = decisions_.try_receive()) { d->ack(), step(); }
         return true;
@@ -162,7 +164,7 @@ public:
 
 private:
     /// False: the database refused, and that is the answer.
-    bool prepare(const std::string& xid, mailroom::delivery<request>& d, const stepper& step) {
+    bool prepare(const std::string& xid, mailroom::delivery<request>& d, bool yes, const stepper& step) {
         const request r = d.body();
         const auto move = [](unsigned account, int cents) {
             return "UPDATE accounts SET cents = cents + " + std::to_string(cents) + " WHERE id = " + std::to_string(account);
@@ -187,9 +189,13 @@ private:
         mailroom::transaction tx(disk_);
         tx.send(answers_, {r.id, true});
         tx.ack(d);
-        if (how_.is_journal_first) { tx.prepare(xid), step(); }
+        if (how_.of == way::journal_first) { tx.prepare(xid), step(); }
         database_.run("PREPARE TRANSACTION '" + xid + "'"), step();
-        if (!how_.is_journal_first) { tx.prepare(xid), step(); }
+        if (how_.of == way::database_first) { tx.prepare(xid), step(); }
+        if (how_.of == way::journal_decides && yes) {
+            tx.send(decisions_, xid);
+            tx.commit(), step();
+        }
         return true;
     }
     void end_in_journal(const std::string& xid, bool yes) { yes ? disk_.commit(xid) : disk_.rollback(xid); }
@@ -322,10 +328,10 @@ private:
 
 TEST_CASE("two phases with PostgreSQL: the coordinator is killed at each step, and again at each step of its recovery") {
     std::size_t deaths = 0, deaths_in_recovery = 0;
-    for (const bool is_journal_first : {false, true}) {
+    for (const way of : {way::database_first, way::journal_first, way::journal_decides}) {
         for (const std::size_t at_once : {std::size_t{1}, std::size_t{3}}) {
-            const habits how{at_once, is_journal_first};
-            CAPTURE(is_journal_first);
+            const habits how{at_once, of};
+            CAPTURE(static_cast<int>(of));
             CAPTURE(at_once);
             bool is_killed = true;
             for (std::size_t step = 1; is_killed; ++step) {
@@ -370,8 +376,9 @@ TEST_CASE("two phases with PostgreSQL: coordinators are killed at any moment") {
     w.ask(where, 20);
     for (std::size_t cycle = 0, n = support::scaled(60); cycle < n; ++cycle) {
         CAPTURE(cycle);
-        how = {1 + chance.below(lanes), chance.percent(50), chance.percent(50) ? mailroom::durability::commit : mailroom::durability::write};
-        const unsigned words = chance.below(40); // one a step
+        how = {1 + chance.below(lanes), static_cast<way>(chance.below(3)),
+               chance.percent(50) ? mailroom::durability::commit : mailroom::durability::write};
+        const unsigned words = chance.below(chance.percent(50) ? 6 : 40); // one a step: the first ones are of the recovery
         const auto more = std::chrono::microseconds(chance.below(3000));
         int ends[2];
         REQUIRE(::pipe(ends) == 0);
