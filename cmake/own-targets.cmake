@@ -41,6 +41,18 @@ foreach(component IN LISTS mailroom_components)
 endforeach()
 target_link_libraries(mailroom_own INTERFACE mailroom::mailroom)
 
+# mailroom_libpq: PostgreSQL's client, for what shows and tests two-phase commit with a database.
+find_path(MAILROOM_LIBPQ_INCLUDE_DIR libpq-fe.h PATH_SUFFIXES postgresql pgsql DOC "The folder that holds libpq-fe.h")
+find_library(MAILROOM_LIBPQ_LIBRARY pq DOC "PostgreSQL's client library")
+mark_as_advanced(MAILROOM_LIBPQ_INCLUDE_DIR MAILROOM_LIBPQ_LIBRARY)
+if(MAILROOM_LIBPQ_INCLUDE_DIR AND MAILROOM_LIBPQ_LIBRARY)
+    add_library(mailroom_libpq INTERFACE)
+    target_include_directories(mailroom_libpq SYSTEM INTERFACE "${MAILROOM_LIBPQ_INCLUDE_DIR}")
+    target_link_libraries(mailroom_libpq INTERFACE "${MAILROOM_LIBPQ_LIBRARY}")
+else()
+    message(STATUS "mailroom: PostgreSQL's libpq was not found; what uses it is left out")
+endif()
+
 # Drops from the list the sources that include a header whose library is not there, or the library itself.
 set(mailroom_library_of_transient "<boost/lockfree|concurrentqueue\\.h>")
 set(mailroom_library_of_asio "<boost/asio")
@@ -51,6 +63,9 @@ function(mailroom_keep_buildable list_variable)
     foreach(source IN LISTS ${list_variable})
         file(STRINGS "${source}" lines REGEX "#[ \t]*include[ \t]*[<\"]")
         set(buildable TRUE)
+        if(NOT TARGET mailroom_libpq AND lines MATCHES "<libpq-fe\\.h>|/sql_session\\.hpp\"")
+            set(buildable FALSE)
+        endif()
         foreach(component IN LISTS mailroom_components)
             if(NOT TARGET mailroom::${component}
                AND lines MATCHES "<mailroom/(${mailroom_headers_of_${component}})\\.hpp>|${mailroom_library_of_${component}}")

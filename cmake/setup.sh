@@ -2,8 +2,9 @@
 # Sourced by tests/run.sh, examples/run.sh and .ci/run, with $root set to the top of the source tree. It offers:
 #
 #   setup <thing>...   makes sure that each thing is there: compiler cmake ninja doctest moodycamel boost xxhash sqlite clang
-#                      libcxx pkg_config rivals journal_rivals.
+#                      libcxx pkg_config rivals journal_rivals postgresql.
 #                      On Debian 12 it installs what is missing; elsewhere it says what is missing and exits.
+#   setup_optional <thing>...   the same, but goes on without what is missing: what needs it is skipped.
 #   $build             the folder to build below
 #   $jobs              how many compilers to run at once
 #   configure <preset> [argument...]   runs CMake for a preset of CMakePresets.json, into $build/<preset>
@@ -104,6 +105,9 @@ present() { # present <thing>
         pkg_config) has pkg-config ;;
         rivals) includes '#include <oneapi/tbb/version.h>\n#include <zmq.h>' ;;
         journal_rivals) includes '#include <lmdb.h>\n#include <rocksdb/version.h>\n#include <sqlite3.h>' ;;
+        postgresql)
+            includes '#if !__has_include(<libpq-fe.h>) && !__has_include(<postgresql/libpq-fe.h>) && !__has_include(<pgsql/libpq-fe.h>)\n#error\n#endif' &&
+                "$root/examples/support/with_postgresql.sh" --find ;;
         *) die "setup: unknown thing '$1'" ;;
     esac
 }
@@ -122,6 +126,7 @@ describe() { # what to tell somebody who has to install it himself
         libcxx) echo "libc++ for that clang" ;;
         pkg_config) echo "pkg-config" ;;
         rivals) echo "oneTBB and ZeroMQ (<oneapi/tbb/version.h>, <zmq.h>)" ;;
+        postgresql) echo "PostgreSQL's server and libpq (initdb, postgres, <libpq-fe.h>)" ;;
         journal_rivals) echo "SQLite, LMDB and RocksDB (<sqlite3.h>, <lmdb.h>, <rocksdb/version.h>)" ;;
     esac
 }
@@ -141,6 +146,7 @@ debian_packages() { # the packages of Debian 12 that bring it
         pkg_config) echo pkg-config ;;
         rivals) echo libtbb-dev libzmq3-dev ;;
         journal_rivals) echo libsqlite3-dev liblmdb-dev librocksdb-dev ;;
+        postgresql) echo postgresql libpq-dev ;;
     esac
 }
 
@@ -206,6 +212,17 @@ unpack() {
     esac
 }
 
+# Debian's PostgreSQL comes with a database that is started at once and at each boot. Nobody asked for one: this installs the programs alone.
+without_cluster() { # without_cluster <command...>
+    without_file=/etc/postgresql-common/createcluster.d/mailroom-setup.conf
+    as_root mkdir -p "${without_file%/*}" && echo 'create_main_cluster = false' | as_root tee "$without_file" >/dev/null
+    "$@"
+    without_status=$?
+    as_root rm -f "$without_file"
+    as_root rmdir "${without_file%/*}" 2>/dev/null || true # unless it holds something
+    return $without_status
+}
+
 # Brings what can be installed; what would cost the user something is left for a second look.
 install_things() {
     install_list=
@@ -221,12 +238,15 @@ install_things() {
         # shellcheck disable=SC2086
         if harmless $install_list $set_of; then install_list="$install_list $set_of"; fi
     done
+    case " $install_list " in *" postgresql "*) install_with=without_cluster ;; *) install_with= ;; esac
     # shellcheck disable=SC2086
-    [ -z "$install_list" ] || apt_install $install_list || say "-- apt-get could not install everything"
+    [ -z "$install_list" ] || $install_with apt_install $install_list || say "-- apt-get could not install everything"
 }
 
-setup() {
+# Installs what is missing of these, where that can be done. What then is still missing is in $lacking.
+bring() {
     missing=
+    lacking=
     for thing in "$@"; do present "$thing" || missing="$missing $thing"; done
     [ -n "$missing" ] || return 0
 
@@ -241,9 +261,17 @@ setup() {
         done
     fi
 
-    lacking=
     for thing in $missing; do present "$thing" || lacking="$lacking $thing"; done
-    [ -z "$lacking" ] && return 0
+}
+
+setup_optional() {
+    bring "$@"
+    for thing in $lacking; do say "-- going on without $(describe "$thing"): what needs it is skipped"; done
+}
+
+setup() {
+    bring "$@"
+    [ -n "$lacking" ] || return 0
     say "Missing on this machine:"
     for thing in $lacking; do say "  - $(describe "$thing")"; done
     compiler || say "(Headers are looked for with the compiler: without one they count as missing.)"
