@@ -291,7 +291,8 @@ public:
                     note_damage(failure_of(*d));
                 },
                 &ahead_);
-            if (head <= b.first + span) { ahead_.forget(); } // what follows has not been sent yet
+            constexpr std::size_t much = std::size_t{256} << 10;
+            if (head <= b.first + span || ahead_.room > much) { ahead_.forget(); } // what follows has not been sent yet, or the messages are large
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }
