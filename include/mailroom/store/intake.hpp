@@ -445,6 +445,16 @@ public:
         const auto lock = ids->lock();
         ids->revoke(p.id, self().named(place));
     }
+    void lost(std::string&& id, std::size_t n, std::size_t bytes, offset place) noexcept override {
+        {
+            const std::lock_guard lock(losing_);
+            try {
+                lost_.push_back({std::move(id), n, bytes, place});
+            } catch (...) {} // no memory: it counts until the endpoint is opened again
+            has_lost_.store(true, std::memory_order_release);
+        }
+        self().room().wake_all(); // whoever waits for room looks again
+    }
     void came(const properties& p, std::size_t bytes, offset place) noexcept override {
         if (p.delay > duration::zero() || p.time_to_live > duration::zero()) {
             const duration sent = self().time_of().clock().now();
@@ -460,6 +470,15 @@ protected:
     stream<T> stream_;
     std::atomic<std::uint64_t> duplicates_{0};
     std::atomic<std::uint64_t> dropped_newest_{0};
+
+    struct lost_send {
+        std::string id;
+        std::size_t messages = 0, bytes = 0;
+        offset place = 0;
+    };
+    brief_mutex losing_;
+    std::vector<lost_send> lost_;
+    std::atomic<bool> has_lost_{false};
 
 private:
     Self& self() noexcept { return static_cast<Self&>(*this); }
@@ -584,12 +603,36 @@ private:
         }
         return done;
     }
+    // A duplicate is answered for when the original is: it is as durable, or it was lost.
+    result<offset> answer_for(offset original) {
+        link<T>& to = *self().journal();
+        to.push();
+        if (!to.commits() || original == no_offset || self().is_visible(original)) { return original; }
+        return failure(errc::io, "what this message is a duplicate of could not be stored, just now");
+    }
+    // What was sent without waiting, and could not be kept, counts no more.
+    void take_back_lost() noexcept {
+        if (!has_lost_.load(std::memory_order_acquire)) [[likely]] { return; }
+        std::vector<lost_send> all;
+        {
+            const std::lock_guard lock(losing_);
+            all.swap(lost_);
+            has_lost_.store(false, std::memory_order_relaxed);
+        }
+        for (const lost_send& l : all) {
+            self().room().take_back(l.messages, l.bytes);
+            if (l.id.empty() || self().known_ids() == nullptr) { continue; }
+            const auto lock = self().known_ids()->lock();
+            self().known_ids()->revoke(l.id, self().named(l.place));
+        }
+    }
     result<offset> attempt_to_store(shipment& all, std::size_t n, std::size_t bytes, const properties* props, pending_outcome** pending) {
         link<T>& to = *self().journal();
         if (stream_.closed()) { return errc::closed; }
         if (!self().room().could_ever_hold(n, bytes)) { return too_large(); }
         const bool identified = self().known_ids() != nullptr && props != nullptr && !props->id.empty();
         for (bool caught_up = false, pushed = false;;) {
+            take_back_lost();
             placed p;
             ticket t;
             {
@@ -599,8 +642,7 @@ private:
                     if (offset before = no_offset; self().producers().was_sent(*all.by, before)) {
                         duplicates_.fetch_add(1, std::memory_order_relaxed);
                         numbers.unlock();
-                        to.push(); // it is answered for when the original is
-                        return before;
+                        return answer_for(before);
                     }
                 }
                 duration now{};
@@ -611,8 +653,7 @@ private:
                     if (original != no_offset) {
                         duplicates_.fetch_add(1, std::memory_order_relaxed);
                         lock.unlock();
-                        to.push(); // it is answered for when the original is
-                        return original;
+                        return answer_for(original);
                     }
                 }
                 struct undo {
@@ -627,7 +668,8 @@ private:
                 p = self().room().reserve(to, n, bytes, [&](const admission& admit) {
                     if (pending == nullptr) { return to.place(all, admit, to.commits() ? &t : nullptr); }
                     placed sent;
-                    *pending = to.promise(&all, admit, sent, no_offset);
+                    *pending = to.promise(&all, admit, sent, no_offset, identified || self().room().limited(), identified ? props->id : std::string(),
+                                          bytes);
                     return sent;
                 });
                 if (p.taken && identified) { self().known_ids()->sent(props->id, self().named(p.first), now); }

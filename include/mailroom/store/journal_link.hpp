@@ -43,6 +43,20 @@ public:
     ticket& place() noexcept { return ticket_; }
     /// What is answered when it is done, where that is not the place given to the ticket.
     void answer(offset place) noexcept { ticket_.first = place; }
+    /// Who is told if it fails; kept by `with(core, true)` until then.
+    void tell_if_lost(side_door& door, void (*with)(void*, bool) noexcept, void* core, const std::string& id, std::size_t n, std::size_t bytes) {
+        id_ = id;
+        messages_ = n;
+        bytes_ = bytes;
+        door_ = &door;
+        refer_ = with;
+        core_ = core;
+        refer_(core_, true);
+    }
+    /// It was not placed.
+    void tell_nobody() noexcept {
+        if (std::exchange(door_, nullptr) != nullptr) { refer_(core_, false); }
+    }
 
     bool ready() const noexcept override { return ticket_.is_done(); }
     void wait() noexcept override { log_->wait(ticket_); }
@@ -64,17 +78,24 @@ private:
     };
     static void complete(ticket& t) noexcept {
         journal_promise& self = *static_cast<own_ticket&>(t).self;
+        if (self.door_ != nullptr && t.why.kind() != errc{}) { self.door_->lost(std::move(self.id_), self.messages_, self.bytes_, t.first); }
         {
             const std::lock_guard lock(self.mutex_);
             t.done.store(1, std::memory_order_release);
         }
         while (waiter* const w = self.waiters_.take(nothing())) { w->wake(); }
+        self.tell_nobody();
         self.unrefer();
     }
 
     const std::shared_ptr<log_port> log_;
     const offset name_;
     own_ticket ticket_;
+    side_door* door_ = nullptr;
+    void (*refer_)(void*, bool) noexcept = nullptr;
+    void* core_ = nullptr;
+    std::string id_;
+    std::size_t messages_ = 0, bytes_ = 0;
     std::mutex mutex_; // `done` against joining
     wait_list waiters_;
 };
@@ -191,7 +212,8 @@ public:
     bool has_pending() noexcept override { return log_->placed_until(stream_) > head_->head(); }
     bool push() noexcept override { return log_->push(); }
     void push_settlements() noexcept override { log_->push_settlements(); }
-    pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known) override {
+    pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known, bool counts, const std::string& id,
+                             std::size_t bytes) override {
         auto* const made = new journal_promise(log_, s != nullptr ? name_ : 0);
         if (s == nullptr) {
             made->answer(known);
@@ -199,17 +221,18 @@ public:
             p.taken = true;
             return made;
         }
-        try {
-            p = place(*s, admit, &made->place());
-        } catch (...) {
-            made->unrefer();
-            made->unrefer();
-            throw;
-        }
-        if (p.taken) { return made; }
-        made->unrefer();
-        made->unrefer();
-        return nullptr;
+        struct undo {
+            journal_promise* made;
+            ~undo() {
+                if (made == nullptr) { return; }
+                made->tell_nobody();
+                made->unrefer();
+                made->unrefer();
+            }
+        } later{made};
+        if (counts) { made->tell_if_lost(*door_, refer_, core_, id, s->count, bytes); }
+        p = place(*s, admit, &made->place());
+        return p.taken ? std::exchange(later.made, nullptr) : nullptr;
     }
 
     bool was_settled(offset o) const noexcept override { return before_.is_settled(o); }

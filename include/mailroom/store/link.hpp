@@ -58,6 +58,8 @@ public:
     virtual void not_adopted(const properties& p, std::size_t bytes, offset place) noexcept = 0;
     /// It is there.
     virtual void came(const properties& p, std::size_t bytes, offset place) noexcept = 0;
+    /// What was sent without waiting, counted and noted, could not be kept. Called where locks may be held: it only takes note.
+    virtual void lost(std::string&& id, std::size_t n, std::size_t bytes, offset place) noexcept = 0;
 
 protected:
     ~side_door() = default;
@@ -83,7 +85,9 @@ public:
     /// What was settled before is committed when this returns.
     virtual void push_settlements() noexcept = 0;
     /// A receipt for what was placed with `send_async`, or, with no_offset, for what is settled by now.
-    virtual pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset place) = 0;
+    /// `counts`: should it not be kept, its endpoint has to know: `id` and `bytes`.
+    virtual pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset place, bool counts = false,
+                                     const std::string& id = std::string(), std::size_t bytes = 0) = 0;
 
     /// The journal, and where this cursor's settlements are noted.
     virtual settler_home home() noexcept = 0;

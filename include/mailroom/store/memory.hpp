@@ -330,6 +330,7 @@ private:
 
     // What the intake asks for.
 
+    bool is_visible(offset place) const noexcept { return place < stream_.head(); }
     void left_empty(std::size_t n) noexcept {
         if (bounds_.limited()) { bounds_.left(static_cast<std::int64_t>(n), 0); }
     }

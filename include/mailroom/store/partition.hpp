@@ -230,6 +230,7 @@ public:
 private:
     // What the intake asks for.
 
+    bool is_visible(offset place) const noexcept { return unpacked(place).partition != number_ || unpacked(place).offset < stream_.head(); }
     static constexpr void left_empty(std::size_t) noexcept {}
     quota& room() noexcept { return common_.room; }
     void stored(offset first, std::size_t n, std::size_t bytes, const properties* p) noexcept {
