@@ -26,6 +26,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -84,6 +86,7 @@ public:
         to.attach(*core);
         restore_ids(*core, ids, o, to.before());
         core->restore(bytes_of(o, *core, to.before()));
+        restore_numbers(core->numbers(), at.number, false);
         enter<T>(name, core.get());
         return core.release();
     }
@@ -108,8 +111,7 @@ public:
         struct ending {
             void operator()(topic_core<T>* c) const noexcept { c->abandon(); }
         };
-        std::unique_ptr<topic_core<T>, ending> core(
-            new topic_core<T>(o, std::make_unique<journal_archive<T>>(log_, at.number, timing(o.clock))));
+        std::unique_ptr<topic_core<T>, ending> core(new topic_core<T>(o, std::make_unique<journal_archive<T>>(log_, at.number, timing(o.clock))));
         core->restore();
         if (deduplicator* const known = core->ids()) {
             std::vector<known_id> ids;
@@ -119,11 +121,19 @@ public:
                 known->restore(k.id, packed(static_cast<int>(k.stream - at.number), k.offset), later(sent, o.deduplicate.window), true);
             }
         }
+        restore_numbers(core->numbers(), at.number, true);
         enter<T>(name, core.get());
         return core.release();
     }
 
 private:
+    void restore_numbers(producer_table& to, std::uint32_t number, bool is_topic) {
+        std::map<std::string, produced_number, std::less<>> all;
+        log_->look([&](const catalog& c) { all = c.endpoint(number).producers; });
+        for (const auto& [who, p] : all) {
+            to.restore(who, p.number, is_topic ? packed(static_cast<int>(p.stream - number), p.offset) : p.offset, p.turn);
+        }
+    }
     template <class T, class Core>
     void enter(const std::string& name, Core* core) {
         log_port::tenant t{name, std::string(type_name_v<T>), core, 1, [](void* c) noexcept { static_cast<Core*>(c)->shut(); }};
@@ -205,12 +215,24 @@ public:
     /// Gives back what space it can at once; otherwise that happens step by step as messages are sent. Throws errc::io.
     compact_report compact(const progress& tell = progress()) { return engine_->compact(tell); }
 
+    /// The names of the prepared transactions about which nobody has decided yet, in order; those of before the last opening as well.
+    std::vector<std::string> in_doubt() const { return engine_->in_doubt(); }
+    /// Decides about one: it takes place, as a whole, or nothing of it does. Durable when this returns, whatever the options say. Throws
+    /// errc::not_found where there is none of this name (it was decided, or never was prepared), errc::io: then it is still in doubt.
+    void commit(std::string_view xid) { resolve(xid, true); }
+    void rollback(std::string_view xid) { resolve(xid, false); }
+
 private:
+    void resolve(std::string_view xid, bool commit) {
+        const std::lock_guard lock(engine_->tenants_mutex());
+        engine_->resolve(xid, commit);
+    }
     template <class, class>
     friend class queue;
     template <class, class>
     friend class topic;
     friend class committer;
+    friend class transaction;
 
     template <class T>
     detail::memory_core<T>* open_queue(const std::string& name, const queue_options<T>& o) {

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <mailroom/idempotent.hpp>
+#include <mailroom/producer.hpp>
 #include <mailroom/queue.hpp>
 #include <mailroom/request.hpp>
 #include <mailroom/topic.hpp>
+#include <mailroom/transaction.hpp>
 
 #if __has_include(<boost/lockfree/queue.hpp>) && \
     (__has_include(<concurrentqueue/concurrentqueue.h>) || __has_include(<concurrentqueue/moodycamel/concurrentqueue.h>) || \

@@ -56,6 +56,16 @@ public:
         }
         return send(value, nullptr, stop_token());
     }
+    /// The same of a copy; what is only encoded is not copied.
+    offset send_copy(const T& value) {
+        if (core_.is_plain()) {
+            T copy(value);
+            return send(copy);
+        }
+        core_.check(value, no_properties);
+        result<offset> done = log_.send_copy(value);
+        return value_or_throw(done);
+    }
     offset send(T& value, properties* props, const stop_token& stop) {
         core_.check(value, props != nullptr ? *props : no_properties);
         result<offset> done = log_.send(value, props, clock::never, stop);

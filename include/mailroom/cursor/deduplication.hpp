@@ -22,14 +22,22 @@ public:
     deduplicator(duration window, bool until_settled) : window_(window), until_settled_(until_settled) {}
 
     [[nodiscard]] std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
+    void unlock() noexcept { mutex_.unlock(); } // where the lock was released from its guard
 
+    /// Under the lock: the offset of the original, or no_offset.
+    offset find(const std::string& id, duration now) {
+        forget_old(now);
+        const auto at = known_.find(id);
+        if (at == known_.end()) { return no_offset; }
+        const known& k = at->second;
+        if (now < k.until) { return k.last; }
+        return until_settled_ && !k.unsettled.empty() ? *std::max_element(k.unsettled.begin(), k.unsettled.end()) : no_offset;
+    }
     /// Under the lock: the offset of the original, or no_offset after noting that `id` is about to be sent. May throw std::bad_alloc.
     offset find_or_note(const std::string& id, duration now) {
-        forget_old(now);
-        const auto [at, is_new] = known_.try_emplace(id);
+        if (const offset original = find(id, now); original != no_offset) { return original; }
+        const auto at = known_.try_emplace(id).first;
         known& k = at->second;
-        if (now < k.until) { return k.last; }
-        if (until_settled_ && !k.unsettled.empty()) { return *std::max_element(k.unsettled.begin(), k.unsettled.end()); }
         try {
             if (until_settled_) { k.unsettled.reserve(k.unsettled.size() + 1); }
             if (window_ > duration::zero()) {

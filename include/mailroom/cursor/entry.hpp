@@ -64,6 +64,7 @@ struct entry {
     bool shared = false;   // while it is popped: others look at the body
     bool unsifted = false; // the filter has not been asked
     bool departed = false; // the cursor was moved away from it: settled for good, and no longer to be found
+    bool kept = false;     // a transaction decides about it: its lease does not end
     bool lapsed = false;   // the lease ran out, and nobody has been given it since: its holder may still settle it
 
     entry* previous = nullptr; // in a list

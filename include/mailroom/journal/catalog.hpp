@@ -11,11 +11,13 @@
 #include <mailroom/message/properties_codec.hpp>
 #include <mailroom/message/schema.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <limits>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,6 +47,17 @@ struct known_id {
     std::int64_t time = 0; // when it was sent
 };
 
+/// What a producer numbered a message.
+struct produced_number {
+    std::uint64_t number = 0;
+    std::uint32_t stream = 0;
+    mailroom::offset offset = 0;
+    std::uint64_t turn = 0; // the higher, the later
+};
+
+/// So many producers are remembered of an endpoint: those that were there last.
+inline constexpr std::size_t most_producers = 4096;
+
 struct stream_entry {
     std::uint32_t endpoint = 0; // the number of its first stream
     std::uint32_t partition = 0;
@@ -70,6 +83,62 @@ struct endpoint_entry {
     std::vector<schema> schemas;                                          // by the number in the records
     std::map<std::string, subscription_entry, std::less<>> subscriptions; // a queue has one, without a name
     std::deque<known_id> ids;                                             // oldest first
+    std::map<std::string, produced_number, std::less<>> producers;        // the last of each
+};
+
+/// A prepared transaction. Views into the bytes it was stored as.
+struct prepared_content {
+    struct message {
+        std::uint32_t stream = 0;
+        std::uint16_t schema = 0;
+        std::uint32_t properties = 0;
+        std::int64_t time = 0;
+        bytes_view payload;
+    };
+    struct settled {
+        std::uint32_t cursor = 0;
+        mailroom::offset offset = 0;
+    };
+    std::vector<message> messages; // of one stream in a row
+    std::vector<settled> places;
+
+    void write(wire_writer& to) const {
+        to.var(messages.size());
+        for (const message& m : messages) {
+            to.var(m.stream);
+            to.var(m.schema);
+            to.var(m.properties);
+            to.i64(m.time);
+            to.bytes(m.payload);
+        }
+        to.var(places.size());
+        for (const settled& s : places) {
+            to.var(s.cursor);
+            to.var(s.offset);
+        }
+    }
+    static prepared_content read(bytes_view all) {
+        wire_reader from(all);
+        prepared_content c;
+        for (std::size_t n = from.count(12); n != 0; --n) {
+            message m;
+            m.stream = from.var_as<std::uint32_t>();
+            m.schema = from.var_as<std::uint16_t>();
+            m.properties = from.var_as<std::uint32_t>();
+            m.time = from.i64();
+            m.payload = from.bytes();
+            if (m.properties > m.payload.size()) { fail(errc::corrupt, "a message shorter than its properties"); }
+            c.messages.push_back(m);
+        }
+        for (std::size_t n = from.count(2); n != 0; --n) {
+            settled s;
+            s.cursor = from.var_as<std::uint32_t>();
+            s.offset = from.var();
+            c.places.push_back(s);
+        }
+        from.expect_end();
+        return c;
+    }
 };
 
 class catalog {
@@ -89,6 +158,9 @@ public:
         const auto at = cursors_.find(cursor);
         return at != cursors_.end() ? &at->second.image : nullptr;
     }
+    /// Prepared transactions, as they were stored, by their names.
+    using prepared_bytes = std::shared_ptr<const std::vector<std::byte>>;
+    const std::map<std::string, prepared_bytes, std::less<>>& in_doubt() const noexcept { return in_doubt_; }
     /// Numbers that are free.
     std::uint32_t next_stream() const noexcept { return next_stream_; }
     std::uint32_t next_cursor() const noexcept { return next_cursor_; }
@@ -127,7 +199,10 @@ public:
             break;
         }
         case record_kind::moved: known_stream(r.head.stream); break;
-        case record_kind::settlements: known_cursor(r.head.stream).image.take(from); break;
+        case record_kind::settlements:
+            // Of one that was forgotten meanwhile: numbers are given once.
+            if (cursors_.contains(r.head.stream) || r.head.stream >= next_cursor_) { known_cursor(r.head.stream).image.take(from); }
+            break;
         case record_kind::place: {
             cursor_entry& c = known_cursor(r.head.stream);
             c.image = cursor_image::read(from);
@@ -150,6 +225,19 @@ public:
             endpoint_shape& shape = known_endpoint(r.head.stream).shape;
             shape.dedup_window = now.dedup_window;
             shape.dedup_until_settled = now.dedup_until_settled;
+            break;
+        }
+        case record_kind::prepared: {
+            std::string xid = from.text();
+            prepare(std::move(xid), from.rest());
+            break;
+        }
+        case record_kind::verdict: in_doubt_.erase(from.text()); break; // its preparation may have been lost to damage
+        case record_kind::produced: {
+            std::string who = from.text();
+            const stream_entry& s = known_stream(r.head.stream);
+            const std::uint64_t number = from.var();
+            if (s.next != 0) { note_number(known_endpoint(s.endpoint), std::move(who), {number, r.head.stream, s.next - 1, 0}); }
             break;
         }
         default: fail(errc::corrupt, "a record of unknown kind");
@@ -220,7 +308,24 @@ public:
                 to.i64(k.time);
             }
         }
+        // Since version 2.
+        for (const auto& [number, e] : endpoints_) {
+            to.var(e.producers.size());
+            for (const auto& [who, p] : e.producers) {
+                to.text(who);
+                to.var(p.number);
+                to.var(p.stream);
+                to.var(p.offset);
+                to.var(p.turn);
+            }
+        }
+        to.var(in_doubt_.size());
+        for (const auto& [xid, bytes] : in_doubt_) {
+            to.text(xid);
+            to.bytes(*bytes);
+        }
     }
+    /// Ends where `from` does, but for what version 1 did not write.
     static catalog read(wire_reader& from) {
         catalog c;
         const auto next_stream = from.var_as<std::uint32_t>();
@@ -262,6 +367,23 @@ public:
             c.endpoints_.emplace(number, std::move(e));
         }
         c.next_stream_ = next_stream;
+        if (from.at_end()) { return c; } // version 1
+        for (auto& [number, e] : c.endpoints_) {
+            for (std::size_t n = from.count(5); n != 0; --n) {
+                std::string who = from.text();
+                produced_number p;
+                p.number = from.var();
+                p.stream = from.var_as<std::uint32_t>();
+                p.offset = from.var();
+                p.turn = from.var();
+                c.turn_ = std::max(c.turn_, p.turn);
+                e.producers.insert_or_assign(std::move(who), p);
+            }
+        }
+        for (std::size_t n = from.count(2); n != 0; --n) {
+            std::string xid = from.text();
+            c.prepare(std::move(xid), from.bytes());
+        }
         return c;
     }
 
@@ -327,6 +449,19 @@ private:
         names_.emplace(e.name, number);
         endpoints_.emplace(number, std::move(e));
     }
+    void prepare(std::string xid, bytes_view body) {
+        const prepared_content all = prepared_content::read(body);
+        for (const auto& m : all.messages) { known_stream(m.stream); }
+        if (in_doubt_.contains(xid)) { fail(errc::corrupt, "a transaction is prepared twice"); }
+        in_doubt_.emplace(std::move(xid), std::make_shared<const std::vector<std::byte>>(body.begin(), body.end()));
+    }
+    void note_number(endpoint_entry& e, std::string who, produced_number p) {
+        p.turn = ++turn_;
+        e.producers.insert_or_assign(std::move(who), p);
+        if (e.producers.size() <= most_producers) { return; }
+        e.producers.erase(
+            std::min_element(e.producers.begin(), e.producers.end(), [](const auto& a, const auto& b) { return a.second.turn < b.second.turn; }));
+    }
     static constexpr std::uint32_t no_number = ~std::uint32_t{0};
     /// `n` numbers from `first` on have to be below `end`, and nobody's.
     template <class Map>
@@ -389,6 +524,8 @@ private:
     std::map<std::string, std::uint32_t, std::less<>> names_;
     std::map<std::uint32_t, stream_entry> streams_;
     std::map<std::uint32_t, cursor_entry> cursors_;
+    std::map<std::string, prepared_bytes, std::less<>> in_doubt_;
+    std::uint64_t turn_ = 0; // of who produced last
     std::uint32_t next_stream_ = 1;
     std::uint32_t next_cursor_ = 1;
 };

@@ -7,6 +7,7 @@
 #include <mailroom/base/wait.hpp>
 #include <mailroom/journal/wire.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -114,6 +115,12 @@ public:
     /// Some in a row were settled. Returns whether the journal has to be told that there is something.
     bool settled(offset first, std::uint64_t n) noexcept {
         const std::lock_guard lock(mutex_);
+        if (!written_.empty() && n == 1) {
+            if (const auto at = std::find(written_.begin(), written_.end(), first); at != written_.end()) {
+                written_.erase(at);
+                return false;
+            }
+        }
         if (run_ != 0 && first_ + run_ == first) {
             run_ += n;
         } else {
@@ -138,6 +145,10 @@ public:
     }
     /// The cursor was moved: from here on, all is unsettled but what lies below `floor`, and the runs (first, the one after the last) above it.
     bool moved(offset floor, const std::vector<std::pair<offset, offset>>& runs) noexcept {
+        {
+            const std::lock_guard lock(mutex_);
+            written_.clear();
+        }
         return step([&](wire_writer& to) {
             to.var(static_cast<std::uint64_t>(change::moved));
             to.var(floor);
@@ -149,6 +160,13 @@ public:
         });
     }
 
+    /// The next settlement of `o` is in a record already: it is not noted again.
+    void is_written(offset o) noexcept {
+        const std::lock_guard lock(mutex_);
+        try {
+            written_.push_back(o);
+        } catch (...) {} // no memory: it is noted twice, which says the same
+    }
     /// What is asked, with each collection, how many were redelivered, expired, dropped since `of` began.
     void count_by(std::array<std::uint64_t, 3> (*ask)(const void* of) noexcept, const void* of) noexcept {
         const std::lock_guard lock(mutex_);
@@ -210,6 +228,7 @@ private:
 
     brief_mutex mutex_;
     std::vector<std::byte> steps_;
+    std::vector<offset> written_;
     std::array<std::uint64_t, 3> (*ask_)(const void*) noexcept = nullptr;
     const void* asked_ = nullptr;
     std::array<std::uint64_t, 3> noted_{};

@@ -4,5 +4,6 @@
 #include <mailroom/journal/detail/commit.hpp>
 #include <mailroom/journal/detail/reading.hpp>
 #include <mailroom/journal/detail/recovery.hpp>
+#include <mailroom/journal/detail/transactions.hpp>
 #include <mailroom/journal/detail/upkeep.hpp>
 #include <mailroom/journal/detail/verification.hpp>

@@ -10,6 +10,8 @@
 #include <mailroom/journal/changes.hpp>
 #include <mailroom/journal/format.hpp>
 #include <mailroom/journal/options.hpp>
+#include <mailroom/journal/parcel.hpp>
+#include <mailroom/message/properties.hpp>
 #include <mailroom/message/receipt.hpp>
 
 #include <algorithm>
@@ -27,19 +29,12 @@
 
 namespace mailroom::detail {
 
-/// A record on its way in. The payload is padded with zeros, and hashed.
-struct draft {
-    record_kind kind = record_kind::message;
-    std::uint32_t stream = 0;
-    std::uint16_t schema = 0;
-    std::uint32_t properties = 0;
-    std::int64_t time = 0;
-    mailroom::offset offset = no_offset; // of messages: given as they are placed
-    std::uint32_t length = 0;
-    std::uint64_t hash = 0;
-    bytes_view payload;
+static_assert(draft::front == record_header::size);
 
-    std::size_t whole() const noexcept { return record_header::size + payload.size(); }
+/// A message that comes from a prepared transaction.
+struct adopted_message {
+    properties props;
+    std::size_t bytes = 0; // its footprint
 };
 
 /// A queue, or a partition of a topic, as its journal sees it.
@@ -54,6 +49,17 @@ public:
     /// Topics: which messages a rule retains, whoever has settled them.
     virtual offset retained_from() noexcept { return no_offset; }
     virtual bool retains(offset) noexcept { return false; }
+    /// Messages of a prepared transaction are about to be placed here: nobody else sends one with an id until `unlock_ids`.
+    virtual void lock_ids() noexcept {}
+    virtual void unlock_ids() noexcept {}
+    /// Under that lock: makes room for one, whatever the bounds; nullptr: it is a duplicate, and nothing was done. May throw.
+    virtual std::unique_ptr<adopted_message> adopt(const record&) { return std::make_unique<adopted_message>(); }
+    /// Under that lock: it has its place.
+    virtual void adopted(const adopted_message&, offset) noexcept {}
+    /// It never had one (no_offset), or could not be kept.
+    virtual void not_adopted(const adopted_message&, offset) noexcept {}
+    /// It is there.
+    virtual void came(const adopted_message&, offset) noexcept {}
     /// Keeps it until `let_go`.
     virtual void hold() noexcept = 0;
     virtual void let_go() noexcept = 0;
@@ -62,7 +68,39 @@ protected:
     ~stream_listener() = default;
 };
 
-class log_port {
+/// What somebody who reads a stream from front to back keeps of it from one call to the next. One thread at a time.
+struct read_ahead {
+    using segment_ref = std::weak_ptr<const void>; // also of one that is gone by now, which no other is taken for
+
+    // Bytes of a segment, from a position on.
+    segment_ref of;
+    std::uint64_t at = 0;
+    std::size_t have = 0, room = 0;
+    std::unique_ptr<std::byte[]> bytes;
+    std::uint64_t reached = 0; // where the record that was read last ends
+    std::size_t usual = 0;     // its length
+    // Where messages with offsets in a row lie.
+    segment_ref places_of;
+    mailroom::offset first_place = 0;
+    std::vector<std::uint64_t> places;
+
+    /// The bytes of a segment from position `p` on, as many as are here.
+    bytes_view from(const std::shared_ptr<const void>& segment, std::uint64_t p) const noexcept {
+        if (p < at || p - at >= have || !is(of, segment)) { return {}; }
+        const auto skip = static_cast<std::size_t>(p - at);
+        return {bytes.get() + skip, have - skip};
+    }
+    bool places_are_of(const std::shared_ptr<const void>& segment) const noexcept { return is(places_of, segment); }
+    /// Gives the memory back.
+    void forget() noexcept { *this = read_ahead(); }
+
+private:
+    static bool is(const segment_ref& kept, const std::shared_ptr<const void>& segment) noexcept {
+        return !kept.owner_before(segment) && !segment.owner_before(kept);
+    }
+};
+
+class log_port : public commit_port {
 public:
     struct endpoint_ref {
         std::uint32_t number = 0;
@@ -73,7 +111,8 @@ public:
 
     /// Finds an endpoint or declares it. Throws errc::already_exists for another kind or shape, and what `check` throws, which is shown
     /// each schema it has; a schema of its own that is new is added.
-    virtual endpoint_ref open(std::string_view name, const endpoint_shape& shape, const schema& own, const std::function<void(const schema&)>& check) = 0;
+    virtual endpoint_ref open(std::string_view name, const endpoint_shape& shape, const schema& own,
+                              const std::function<void(const schema&)>& check) = 0;
     /// The number of `own` among the schemas of an endpoint.
     virtual std::uint16_t schema_number(std::uint32_t endpoint, const schema& own) = 0;
     /// Declares a durable subscription; returns the first of its cursors.
@@ -98,10 +137,10 @@ public:
     /// Puts records, messages of one stream in a row or others, into the batch that is next committed, all or none. `admit`, under the lock, is asked for
     /// the offset of the first. `t` is completed with that batch. Waits where the batch is full.
     virtual placed place(std::span<draft> drafts, const admission& admit, ticket* t) = 0;
+    /// The same for one message, where nobody asks and nobody waits; no_offset: nothing happened, and `place` says why, or waits.
+    virtual offset append(const draft& d) = 0;
     /// Joins the batch that is next committed, without a record: also what is settled by now is in it.
     virtual void enrol(ticket& t) = 0;
-    /// Waits until a ticket is done; commits, if nobody else does.
-    virtual void wait(ticket& t) noexcept = 0;
     /// Commits what is there, unless somebody is at it; returns whether the ticket is done.
     virtual bool lead_for(ticket& t) noexcept = 0;
     /// Waits until all that was placed before is visible; false: there was nothing, or it could not be written.
@@ -113,28 +152,34 @@ public:
     /// A record that is handed to the system at once, without waiting for the disk.
     virtual void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept = 0;
 
+    // ------------------------------------------------------------------------------------------------------------------ transactions
+
+    /// What prepared transactions, about which nobody has decided, have to settle of a cursor: their names, and places.
+    virtual std::vector<std::pair<std::string, offset>> in_doubt_of(std::uint32_t cursor) = 0;
+    /// One of those is held here, until it is decided.
+    virtual void hold_in_doubt(const std::string& xid, undecided& held) = 0;
+
     // ----------------------------------------------------------------------------------------------------------------------- reading
 
     /// Calls `found(i, record)` for each message first + i, of those whose bit is set, that is there and intact; `lost(i, damage)` for others
-    /// that cannot be read, `lost(i, nullptr)` for those that are not there.
+    /// that cannot be read, `lost(i, nullptr)` for those that are not there. Who reads on keeps what was read with them.
     using found_fn = std::function<void(unsigned, const record&)>;
     using lost_fn = std::function<void(unsigned, const damage*)>;
-    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept = 0;
+    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
+                      read_ahead* kept = nullptr) noexcept = 0;
     /// The first offset of a stream that is stored.
     virtual offset first_stored(std::uint32_t stream) noexcept = 0;
 
-    virtual std::uint64_t seed() const noexcept = 0;
-    virtual mailroom::durability durability() const noexcept = 0;
+    /// What payloads are hashed with.
+    virtual const hash_key& seed() const noexcept = 0;
     virtual mailroom::clock& clock() const noexcept = 0;
-    /// A message that takes more, with its properties, is refused.
-    virtual std::size_t largest_batch() const noexcept = 0;
     /// Messages below this were there when the journal was opened after a crash: who is handed one may be what killed the process.
     virtual offset suspects_until(std::uint32_t stream) noexcept = 0;
     virtual bool is_open() const noexcept = 0;
     /// What every open endpoint is registered with, by its name. Two handles share one core.
     struct tenant {
         std::string name;
-        std::string type;   // of its messages
+        std::string type; // of its messages
         void* core = nullptr;
         std::size_t handles = 0;
         void (*close)(void* core) noexcept = nullptr;

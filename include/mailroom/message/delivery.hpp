@@ -150,6 +150,10 @@ struct delivery_access {
         d.owner_.store(nullptr, std::memory_order_relaxed);
         return d.at_;
     }
+    template <class T>
+    static bool is_held(const delivery<T>& d) noexcept {
+        return d.held();
+    }
     /// Whom a delivery that is not settled asks.
     template <class T>
     static settler& owner(const delivery<T>& d) noexcept {

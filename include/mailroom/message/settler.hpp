@@ -11,6 +11,8 @@ namespace mailroom::detail {
 
 class pending_outcome;
 class source_base;
+class change_log;
+class commit_port;
 
 /// Where a delivery stands in its endpoint. Only the endpoint reads it.
 struct handle {
@@ -27,7 +29,13 @@ struct look_word {
     static constexpr std::uint64_t over = 3;
 };
 
-/// Every call but `extend` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
+/// Where settlements are noted: the journal, and what has changed of a cursor there; both null in memory, the second where nothing is noted.
+struct settler_home {
+    commit_port* journal = nullptr;
+    change_log* changes = nullptr;
+};
+
+/// Every call but `extend`, `secure`, `keep`, `give_back`, `home` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
 class settler {
 public:
     virtual bool ack(const handle&) noexcept = 0;
@@ -41,6 +49,17 @@ public:
     virtual bool release(const handle&) noexcept = 0;
     virtual bool reject(const handle&, std::string reason) noexcept = 0;
     virtual bool extend(const handle&, duration lease) noexcept = 0;
+
+    // For transactions; who knows none gives them nothing.
+
+    /// The same as `extend`, never for a shorter time than it is held for already.
+    virtual bool secure(const handle&, duration) noexcept { return false; }
+    /// From here on only purging, seeking and the end of the endpoint take it away, until it is settled or given back.
+    virtual bool keep(const handle&) noexcept { return false; }
+    /// It is held for `lease` from now, as it was before; or not, if whoever claimed it has left meanwhile.
+    virtual void give_back(const handle&, duration) noexcept {}
+    virtual settler_home home() const noexcept { return {}; }
+
     virtual time_point sent_at(const handle&) const noexcept = 0;
     /// Who popped a message, settled as it is, whose body others share, no longer looks at it.
     virtual void end_look(const handle&) noexcept = 0;

@@ -118,7 +118,12 @@ public:
 
     /// The same where `place(admission)` puts them into a journal. What is not committed after all is taken back: `take_back`.
     template <class Place>
-    auto reserve(link_base& log, std::size_t n, std::size_t bytes, Place place) {
+    placed reserve(link_base& log, std::size_t n, std::size_t bytes, Place place) {
+        return reserve_until([&log] { return log.placed_until(); }, n, bytes, place);
+    }
+    /// The same where `head()` says up to where there are messages.
+    template <class Head, class Place>
+    placed reserve_until(Head head, std::size_t n, std::size_t bytes, Place place) {
         struct asked {
             bounds& b;
             std::size_t n;
@@ -129,7 +134,7 @@ public:
                               },
                               &whom};
         placed p;
-        if (limited() && (!would_admit([&log] { return log.placed_until(); }, n) || !take_bytes(bytes))) {
+        if (limited() && (!would_admit(head, n) || !take_bytes(bytes))) {
             p.full = true;
             return p;
         }
@@ -141,6 +146,12 @@ public:
         }
         if (!p.taken && limited()) { give_bytes_back(bytes); }
         return p;
+    }
+    /// Takes bytes whether there is room or not.
+    void force(std::size_t, std::size_t bytes) noexcept {
+        if (!weighs()) { return; }
+        used_.fetch_add(bytes, std::memory_order_seq_cst);
+        if (budget_ != nullptr) { budget_->force(bytes); }
     }
     /// Messages that were placed are not there after all. Their offsets are given again.
     void take_back(std::size_t, std::size_t bytes) noexcept {

@@ -51,6 +51,8 @@ template <class T>
 class topic_archive {
 public:
     virtual ~topic_archive() = default;
+    /// Nothing is decided about prepared transactions as long as this is held.
+    virtual std::unique_lock<std::recursive_mutex> keep_still() = 0;
     /// The log of one partition.
     virtual std::unique_ptr<link<T>> log_of(std::size_t partition) = 0;
     /// The partition takes part from now on.

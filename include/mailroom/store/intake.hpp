@@ -13,6 +13,8 @@
 #include <mailroom/message/properties.hpp>
 #include <mailroom/options.hpp>
 #include <mailroom/store/link.hpp>
+#include <mailroom/store/lot.hpp>
+#include <mailroom/store/producers.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
 
@@ -27,6 +29,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace mailroom::detail {
 
@@ -67,6 +70,7 @@ private:
 ///     const timing& time_of();
 ///     room();                          its bounds: see store/bounds.hpp and store/quota.hpp
 ///     deduplicator* known_ids();       or nullptr
+///     producer_table& producers();
 ///     offset named(offset);            how a place is called outside: with its partition, where there are several
 ///     wake(n);                         receivers that wait
 ///     duration next_due(); catch_up(); what expires makes room
@@ -76,7 +80,7 @@ private:
 ///     link<T>* journal();              where they are stored, or nullptr: then here
 ///     stored(offset, n, bytes, props); they were, in a journal
 template <class T, class Self>
-class intake {
+class intake : public side_door {
 protected:
     using slot_block = block<T>;
 
@@ -143,6 +147,37 @@ public:
         return done;
     }
 
+    /// Appends one message of a producer, waiting for room, unless it was sent before: then where, or no_offset where that is not known any more.
+    result<offset> send_numbered(T& value, properties* props, const numbered& by) {
+        const auto waiting = [&](auto once) {
+            result<offset> done = once();
+            if (done || done.error() != errc::full || self().room().rule() != overflow::block) { return done; }
+            return wait_for_room(once, 1, clock::never, stop_token());
+        };
+        if (self().journal() != nullptr) {
+            shipment one;
+            one.by = &by;
+            if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
+            return waiting([&] { return attempt_to_store(one, 1, footprint_of(value), props, nullptr); });
+        }
+        outgoing<T> out(value);
+        std::unique_ptr<envelope> cover;
+        if (props != nullptr && *props != no_properties) {
+            cover = std::make_unique<envelope>();
+            cover->props = std::move(*props);
+        }
+        const result<offset> done = waiting([&] { return attempt(out, cover, &by); });
+        if (done) { self().producers().kept(by); }
+        return done;
+    }
+
+    /// The same of a copy, however long that takes.
+    result<offset> send_copy(const T& value) {
+        if (self().journal() != nullptr) [[unlikely]] { return store(value, nullptr, clock::never, stop_token()); }
+        T copy(value);
+        return send(copy, nullptr, clock::never, stop_token());
+    }
+
     /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
     template <class Look, class Put>
     result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {
@@ -179,6 +214,226 @@ public:
         return Receipt(done ? result<std::invoke_result_t<Read, offset>>(read(*done)) : result<std::invoke_result_t<Read, offset>>(done.error()));
     }
 
+    /// Messages for this log that a transaction sends. It keeps the log.
+    class lot final : public lot_base {
+    public:
+        explicit lot(Self& to) : to_(to) { to_.refer(); }
+        ~lot() override { to_.unrefer(); }
+
+        /// Takes one message. Throws errc::too_large, what its codec throws, std::bad_alloc.
+        void add(T& value, properties* props) {
+            auto one = std::make_unique<piece>(std::move(value));
+            one->bytes = footprint_of(one->out.look());
+            if (ids() != nullptr && props != nullptr) { one->identity = props->id; }
+            if (props != nullptr && *props != no_properties) {
+                one->cover = std::make_unique<envelope>();
+                one->cover->props = std::move(*props);
+            }
+            if (link<T>* const j = to_.journal()) {
+                const failure why = j->pack(packed_, one->out.look(), one->cover != nullptr ? &one->cover->props : nullptr);
+                if (why.kind() != errc{}) { why.raise(); }
+            }
+            all_.push_back(std::move(one));
+            bytes_ += all_.back()->bytes;
+        }
+
+        const void* log() const noexcept override { return &to_; }
+        const void* bounds() const noexcept override { return &to_.room(); }
+        commit_port* journal() const noexcept override { return to_.journal() != nullptr ? to_.journal()->home().journal : nullptr; }
+        deduplicator* ids() const noexcept override { return to_.known_ids(); }
+        std::size_t bytes() const noexcept override { return bytes_; }
+        std::size_t size() const noexcept override { return size_; }
+
+        failure inspect() const override {
+            if (to_.stream_.closed()) { return errc::closed; }
+            return to_.room().could_ever_hold(all_.size(), bytes_) ? failure(errc{}) : too_large();
+        }
+        void leave_out(id_set& others) override {
+            now_ = to_.time_of().clock().now();
+            size_ = bytes_ = 0;
+            for (const auto& p : all_) {
+                p->is_left_out = false;
+                if (ids() != nullptr && !p->identity.empty()) {
+                    p->is_left_out = ids()->find(p->identity, now_) != no_offset || !others.emplace(ids(), p->identity).second;
+                }
+                if (!p->is_left_out) {
+                    ++size_;
+                    bytes_ += p->bytes;
+                }
+            }
+        }
+        void leave_nothing_out() noexcept override {
+            size_ = all_.size();
+            for (const auto& p : all_) { p->is_left_out = false; }
+        }
+        placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) override {
+            return to_.room().reserve_until([this] { return head(); }, n, bytes,
+                                            [&](const admission& a) {
+                                                admit_ = a;
+                                                return next();
+                                            });
+        }
+        bool wait_for_room(std::size_t n, std::size_t bytes, failure& why) override {
+            if (to_.journal() != nullptr && to_.journal()->has_pending() && to_.journal()->push()) { return true; }
+            if (!std::exchange(has_caught_up_, true) && to_.next_due() <= to_.time_of().now()) {
+                to_.catch_up();
+                return true;
+            }
+            if (to_.make_room(n, bytes)) { return true; }
+            if (to_.room().rule() == overflow::drop_newest) {
+                to_.dropped_newest_.fetch_add(size_, std::memory_order_relaxed);
+                all_.clear();
+                return true;
+            }
+            if (to_.room().rule() == overflow::block) {
+                const auto look = [&]() -> result<offset> {
+                    if (to_.stream_.closed()) { return errc::closed; }
+                    return to_.room().has_room(head(), n, bytes) ? result<offset>(offset{0}) : result<offset>(errc::full);
+                };
+                const auto done = to_.wait_for_room(look, n, clock::never, stop_token());
+                if (done) { return true; }
+                why = done.error();
+                return false;
+            }
+            why = errc::full;
+            return false;
+        }
+
+        bool take() override {
+            if (size_ == 0) { return true; }
+            sent_ = to_.time_of().clock().now();
+            place_ = to_.stream_.take(size_, sent_, [this](offset first) { return admit_.ask(admit_.whom, first); });
+            return place_.taken;
+        }
+        void fill() noexcept override {
+            if (size_ == 0) { return; }
+            offset o = place_.first;
+            for (const auto& p : all_) {
+                if (p->is_left_out) { continue; }
+                p->expires = to_.publish(o++, p->out, p->cover, sent_, p->bytes);
+            }
+        }
+        void leave_empty() noexcept override {
+            for (offset o = place_.first; o < place_.first + size_; ++o) {
+                slot_block& b = *to_.stream_.at(o);
+                b.set_size(index_in_span(o), 0);
+                b.slots[index_in_span(o)].ready.store(slot_lost, std::memory_order_release);
+            }
+            to_.left_empty(size_);
+        }
+
+        void add_to(parcel& to) override {
+            parcel whole;
+            to_.journal()->add_to(whole, packed_);
+            to.stream = whole.stream;
+            to.admit = admit_;
+            for (std::size_t i = 0; i < all_.size(); ++i) {
+                if (!all_[i]->is_left_out) { to.drafts.push_back(whole.drafts[i]); }
+            }
+        }
+        void placed_at(offset first) noexcept override {
+            place_.first = first;
+            if (ids() == nullptr) { return; }
+            each([&](piece& p, offset o) {
+                if (p.identity.empty()) { return; }
+                try {
+                    if (ids()->find_or_note(p.identity, now_) == no_offset) { ids()->sent(p.identity, to_.named(o), now_); }
+                } catch (...) {} // no memory: a duplicate of it may pass
+            });
+        }
+        void place_ids() noexcept override { placed_at(place_.first); }
+        void take_back() noexcept override {
+            to_.room().take_back(size_, bytes_);
+            if (ids() == nullptr) { return; }
+            const auto lock = ids()->lock();
+            each([&](piece& p, offset o) {
+                if (!p.identity.empty()) { ids()->revoke(p.identity, to_.named(o)); }
+            });
+        }
+        void finish() noexcept override {
+            to_.duplicates_.fetch_add(all_.size() - size_, std::memory_order_relaxed);
+            if (size_ == 0) { return; }
+            if (to_.journal() == nullptr) {
+                each([&](piece& p, offset o) {
+                    if (p.expires != not_timed) { to_.note_timed(o, p.expires); }
+                });
+                to_.appended(place_.first, size_);
+                if (place_.wake) { to_.wake(size_); }
+                return;
+            }
+            if (!to_.journal()->commits() && to_.stream_.has_waiters()) { to_.wake(1); } // he commits
+            each([&](piece& p, offset o) { to_.came(p.cover != nullptr ? p.cover->props : no_properties, p.bytes, o); });
+        }
+
+    private:
+        struct piece {
+            explicit piece(T&& v) : value(std::move(v)), out(value) {}
+            T value;
+            outgoing<T> out;
+            std::unique_ptr<envelope> cover;
+            std::string identity; // where ids count
+            std::size_t bytes = 0;
+            duration expires = not_timed;
+            bool is_left_out = false;
+        };
+        offset head() noexcept { return to_.journal() != nullptr ? to_.journal()->placed_until() : to_.stream_.head(); }
+        template <class Fn>
+        void each(Fn fn) noexcept {
+            offset o = place_.first;
+            for (const auto& p : all_) {
+                if (!p->is_left_out) { fn(*p, o++); }
+            }
+        }
+
+        Self& to_;
+        std::vector<std::unique_ptr<piece>> all_;
+        shipment packed_; // where they go into a journal
+        std::size_t size_ = 0, bytes_ = 0;
+        admission admit_;
+        bool has_caught_up_ = false;
+        duration now_{}, sent_{};
+        typename stream<T>::taken place_{};
+    };
+
+    // side_door
+    void lock_ids() noexcept override {
+        if (self().known_ids() != nullptr) { static_cast<void>(self().known_ids()->lock().release()); }
+    }
+    void unlock_ids() noexcept override {
+        if (self().known_ids() != nullptr) { self().known_ids()->unlock(); }
+    }
+    bool adopt(const properties& p, std::size_t bytes) override {
+        deduplicator* const ids = self().known_ids();
+        if (ids != nullptr && !p.id.empty() && ids->find(p.id, self().time_of().clock().now()) != no_offset) {
+            duplicates_.fetch_add(1, std::memory_order_relaxed);
+            return false;
+        }
+        self().room().force(1, bytes);
+        return true;
+    }
+    void adopted(const properties& p, offset place) noexcept override {
+        deduplicator* const ids = self().known_ids();
+        if (ids == nullptr || p.id.empty()) { return; }
+        const duration now = self().time_of().clock().now();
+        try {
+            if (ids->find_or_note(p.id, now) == no_offset) { ids->sent(p.id, self().named(place), now); }
+        } catch (...) {} // no memory: a duplicate of it may pass
+    }
+    void not_adopted(const properties& p, std::size_t bytes, offset place) noexcept override {
+        self().room().take_back(1, bytes);
+        deduplicator* const ids = self().known_ids();
+        if (ids == nullptr || p.id.empty() || place == no_offset) { return; }
+        const auto lock = ids->lock();
+        ids->revoke(p.id, self().named(place));
+    }
+    void came(const properties& p, std::size_t bytes, offset place) noexcept override {
+        if (p.delay > duration::zero() || p.time_to_live > duration::zero()) {
+            const duration sent = self().time_of().clock().now();
+            self().note_timed(place, p.time_to_live > duration::zero() ? later(sent, p.time_to_live) : clock::never);
+        }
+        self().stored(place, 1, bytes, &p);
+    }
+
 protected:
     explicit intake(typename stream<T>::readers r = stream<T>::readers::one, loader<T>* from = nullptr) noexcept : stream_(r, from) {}
     ~intake() = default;
@@ -191,7 +446,7 @@ private:
     Self& self() noexcept { return static_cast<Self&>(*this); }
 
     // One attempt to append; `errc::full` where there is no room.
-    result<offset> attempt(outgoing<T>& out, std::unique_ptr<envelope>& cover) {
+    result<offset> attempt(outgoing<T>& out, std::unique_ptr<envelope>& cover, const numbered* by = nullptr) {
         const std::size_t bytes = footprint_of(out.look());
         if (stream_.closed()) { return errc::closed; }
         if (!self().room().could_ever_hold(1, bytes)) { return too_large(); }
@@ -200,7 +455,14 @@ private:
             typename stream<T>::taken place{};
             bool full = false;
             {
-                std::unique_lock<std::mutex> lock;
+                std::unique_lock<std::mutex> numbers, lock;
+                if (by != nullptr) {
+                    numbers = self().producers().lock();
+                    if (offset before = no_offset; self().producers().was_sent(*by, before)) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        return before;
+                    }
+                }
                 duration now{};
                 if (identified) {
                     lock = self().known_ids()->lock();
@@ -219,8 +481,10 @@ private:
                 place = self().room().reserve(stream_, 1, bytes, sent, full);
                 if (place.taken) {
                     if (identified) { self().known_ids()->sent(cover->props.id, self().named(place.first), now); }
+                    if (by != nullptr) { self().producers().placed(*by, self().named(place.first)); }
                     const duration expires = publish(place.first, out, cover, sent, bytes);
-                    lock = std::unique_lock<std::mutex>(); // what follows may run foreign code
+                    lock = std::unique_lock<std::mutex>();
+                    numbers = std::unique_lock<std::mutex>(); // what follows may run foreign code
                     if (expires != not_timed) { self().note_timed(place.first, expires); }
                     self().appended(place.first, 1);
                     const offset name = self().named(place.first);
@@ -279,7 +543,15 @@ private:
     // ------------------------------------------------------------------------------------------------------------------ into a journal
 
     // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
-    result<offset> store(T& value, properties* props, duration deadline, const stop_token& stop) {
+    result<offset> store(const T& value, const properties* props, duration deadline, const stop_token& stop) {
+        if (props == nullptr && !stream_.closed() && !self().room().limited()) {
+            const offset place = self().journal()->append(value);
+            if (place != no_offset) {
+                if (stream_.has_waiters()) { self().wake(1); } // he commits
+                self().stored(place, 1, footprint_of(value), nullptr);
+                return self().named(place);
+            }
+        }
         shipment one;
         if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
         return store(one, 1, footprint_of(value), props, deadline, stop);
@@ -302,7 +574,16 @@ private:
             placed p;
             ticket t;
             {
-                std::unique_lock<std::mutex> lock;
+                std::unique_lock<std::mutex> numbers, lock;
+                if (all.by != nullptr) {
+                    numbers = self().producers().lock();
+                    if (offset before = no_offset; self().producers().was_sent(*all.by, before)) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        numbers.unlock();
+                        to.push(); // it is answered for when the original is
+                        return before;
+                    }
+                }
                 duration now{};
                 if (identified) {
                     lock = self().known_ids()->lock();
@@ -331,6 +612,7 @@ private:
                     return sent;
                 });
                 if (p.taken && identified) { self().known_ids()->sent(props->id, self().named(p.first), now); }
+                if (p.taken && all.by != nullptr) { self().producers().placed(*all.by, self().named(p.first)); }
             }
             if (p.taken) {
                 if (pending != nullptr) {
@@ -343,11 +625,13 @@ private:
                             const auto lock = self().known_ids()->lock();
                             self().known_ids()->revoke(props->id, self().named(p.first));
                         }
+                        if (all.by != nullptr) { self().producers().not_kept(*all.by); }
                         return t.why;
                     }
                 } else if (stream_.has_waiters()) {
                     self().wake(1);
                 }
+                if (all.by != nullptr) { self().producers().kept(*all.by); }
                 if (props != nullptr && (props->delay > duration::zero() || props->time_to_live > duration::zero())) {
                     const duration sent = self().time_of().clock().now();
                     self().note_timed(p.first, props->time_to_live > duration::zero() ? later(sent, props->time_to_live) : clock::never);

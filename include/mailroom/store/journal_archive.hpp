@@ -49,8 +49,10 @@ inline cursor_image image_of(const beginning& b) {
 template <class T>
 class journal_archive final : public topic_archive<T> {
 public:
-    journal_archive(std::shared_ptr<log_port> log, std::uint32_t number, const timing& times) : log_(std::move(log)), number_(number), times_(times) {}
+    journal_archive(std::shared_ptr<log_port> log, std::uint32_t number, const timing& times)
+        : log_(std::move(log)), number_(number), times_(times) {}
 
+    std::unique_lock<std::recursive_mutex> keep_still() override { return std::unique_lock(log_->tenants_mutex()); }
     std::unique_ptr<link<T>> log_of(std::size_t partition) override {
         const auto i = static_cast<std::uint32_t>(partition);
         auto made = std::make_unique<journal_link<T>>(log_, number_, number_ + i, 0, times_, packed(static_cast<int>(i), 0));

@@ -13,6 +13,7 @@
 #include <mailroom/message/properties_codec.hpp>
 #include <mailroom/message/schema.hpp>
 #include <mailroom/store/link.hpp>
+#include <mailroom/store/producers.hpp>
 #include <mailroom/store/recorded.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
@@ -106,6 +107,7 @@ public:
     template <class Core>
     void attach(Core& core) {
         core_ = &core;
+        door_ = &core;
         head_ = &core.messages();
         arrived_ = [](void* c, std::size_t n) noexcept { static_cast<Core*>(c)->arrived(n); };
         refer_ = [](void* c, bool more) noexcept {
@@ -148,30 +150,43 @@ public:
         }
         return errc{};
     }
+    offset append(const T& value) override {
+        if (waits_) { return no_offset; }
+        byte_sink bytes;
+        codec<T>::encode(value, bytes);
+        const std::size_t length = bytes.size();
+        if (length > log_->largest_batch()) { return no_offset; }
+        const std::size_t padding = padded(length) - length;
+        if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.time = wall_count(times_.wall(times_.coarse()));
+        d.length = static_cast<std::uint32_t>(length);
+        d.payload = bytes.bytes();
+        d.hash = checksum(d.payload, log_->seed());
+        return log_->append(d);
+    }
     placed place(shipment& s, const admission& admit, ticket* t) override {
-        const auto make = [&](const shipment::piece& p) {
-            draft d;
-            d.stream = stream_;
-            d.schema = schema_;
-            d.properties = p.properties;
-            d.time = s.time;
-            d.length = p.length;
-            d.hash = p.hash;
-            d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
-            return d;
-        };
+        if (s.by != nullptr) { return place_numbered(s, admit, t); }
         if (s.more.empty()) {
-            draft one = make(s.first);
+            draft one = draft_of(s, s.first);
             return log_->place({&one, 1}, admit, t);
         }
         std::vector<draft> all;
-        all.reserve(1 + s.more.size());
-        all.push_back(make(s.first));
-        for (const shipment::piece& p : s.more) { all.push_back(make(p)); }
+        all.reserve(s.count);
+        for (std::size_t i = 0; i < s.count; ++i) { all.push_back(draft_of(s, s.at(i))); }
         return log_->place(all, admit, t);
     }
+    settler_home home() noexcept override { return {log_.get(), own_changes_.cursor() != 0 ? &own_changes_ : nullptr}; }
+    void add_to(parcel& to, const shipment& s) override {
+        to.stream = stream_;
+        for (std::size_t i = 0; i < s.count; ++i) { to.drafts.push_back(draft_of(s, s.at(i))); }
+    }
+    std::vector<std::pair<std::string, offset>> in_doubt() override { return log_->in_doubt_of(own_changes_.cursor()); }
+    void hold_in_doubt(const std::string& xid, undecided& held) override { log_->hold_in_doubt(xid, held); }
     void wait(ticket& t) noexcept override { log_->wait(t); }
-    bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
+    bool commits() const noexcept override { return waits_; }
     offset placed_until() noexcept override { return log_->placed_until(stream_); }
     bool has_pending() noexcept override { return log_->placed_until(stream_) > head_->head(); }
     bool push() noexcept override { return log_->push(); }
@@ -274,7 +289,9 @@ public:
                     b.slots[k].ready.store(slot_lost, std::memory_order_release);
                     if (d == nullptr) { return; } // it has gone, or never came
                     note_damage(failure_of(*d));
-                });
+                },
+                &ahead_);
+            if (head <= b.first + span) { ahead_.forget(); } // what follows has not been sent yet
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }
@@ -288,9 +305,56 @@ private:
     offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
     bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
     void journal_closed() noexcept override { shut_(core_); }
+    void lock_ids() noexcept override { door_->lock_ids(); }
+    void unlock_ids() noexcept override { door_->unlock_ids(); }
+    std::unique_ptr<adopted_message> adopt(const record& r) override {
+        auto m = std::make_unique<adopted_message>();
+        bytes_view front = r.payload.first(r.head.properties);
+        if (r.head.properties != 0) { m->props = decode_properties(front); }
+        m->bytes = footprint_of(decoders_.at(r.head.schema)(r.payload.subspan(r.head.properties)));
+        if (!door_->adopt(m->props, m->bytes)) { m.reset(); }
+        return m;
+    }
+    void adopted(const adopted_message& m, offset o) noexcept override { door_->adopted(m.props, o); }
+    void not_adopted(const adopted_message& m, offset o) noexcept override { door_->not_adopted(m.props, m.bytes, o); }
+    void came(const adopted_message& m, offset o) noexcept override { door_->came(m.props, m.bytes, o); }
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
+    // Text and bytes, whose slots keep their buffers.
+    static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
+
+    // A message and, after it, whose it is.
+    placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
+        std::vector<std::byte> payload;
+        wire_writer to(payload);
+        to.text(s.by->who);
+        to.var(s.by->number);
+        draft note;
+        note.kind = record_kind::produced;
+        note.stream = stream_;
+        note.offset = 0;
+        note.length = static_cast<std::uint32_t>(payload.size());
+        payload.resize(padded(payload.size()));
+        note.payload = payload;
+        note.hash = checksum(payload, log_->seed());
+        parcel all;
+        all.stream = stream_;
+        all.admit = admit;
+        all.drafts = {draft_of(s, s.first), note};
+        return log_->place_together({&all, 1}, {}, t);
+    }
+    draft draft_of(const shipment& s, const shipment::piece& p) const noexcept {
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.properties = p.properties;
+        d.time = s.time;
+        d.length = p.length;
+        d.hash = p.hash;
+        d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
+        return d;
+    }
     static failure failure_of(const damage& d) {
         try {
             return {errc::corrupt, d.file + ", byte " + std::to_string(d.byte) + ": " + d.what + "; it is left out"};
@@ -313,8 +377,22 @@ private:
             if (r.head.schema >= decoders_.size() || decoders_[r.head.schema] == nullptr) {
                 fail(errc::type_mismatch, "a message was stored in a way this type does not read");
             }
-            T value = decoders_[r.head.schema](r.payload.subspan(r.head.properties));
-            outgoing<T> out(value);
+            const bytes_view bytes = r.payload.subspan(r.head.properties);
+            bool is_filled = false;
+            if constexpr (is_stored_as_it_is) {
+                if (decoders_[r.head.schema] == &decode_as<T, T>) {
+                    const auto* const first = reinterpret_cast<const typename T::value_type*>(bytes.data());
+                    b.slots[k].value.assign(first, first + bytes.size());
+                    if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+                    is_filled = true;
+                }
+            }
+            if (!is_filled) {
+                T value = decoders_[r.head.schema](bytes);
+                outgoing<T> out(value);
+                if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
+                out.into(b.slots[k].value);
+            }
             const duration sent = times_.at(wall_point(r.head.time));
             std::uint64_t word = b.word_at(sent);
             if (cover != nullptr) {
@@ -323,8 +401,6 @@ private:
                 if (cover->props.time_to_live > duration::zero()) { cover->expires = later(sent, cover->props.time_to_live); }
                 word = b.word_of(cover.release());
             }
-            if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
-            out.into(b.slots[k].value);
             b.slots[k].ready.store(word, std::memory_order_release);
         } catch (const std::exception& e) {
             b.slots[k].ready.store(slot_lost, std::memory_order_release);
@@ -340,6 +416,7 @@ private:
     const std::shared_ptr<log_port> log_;
     const std::uint32_t stream_;
     const offset name_;
+    const bool waits_ = log_->durability() != mailroom::durability::none;
     const timing times_;
     change_log own_changes_;
     cursor_image before_;
@@ -356,12 +433,14 @@ private:
     void* retains_whom_ = nullptr;
 
     void* core_ = nullptr;
+    side_door* door_ = nullptr;
     stream<T>* head_ = nullptr;
     void (*arrived_)(void*, std::size_t) noexcept = nullptr;
     void (*refer_)(void*, bool) noexcept = nullptr;
     void (*shut_)(void*) noexcept = nullptr;
 
     std::mutex loading_;
+    read_ahead ahead_;
     std::vector<failure> met_;
 };
 

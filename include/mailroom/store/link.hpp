@@ -7,18 +7,24 @@
 #include <mailroom/base/basics.hpp>
 #include <mailroom/base/result.hpp>
 #include <mailroom/journal/changes.hpp>
+#include <mailroom/journal/parcel.hpp>
 #include <mailroom/message/byte_sink.hpp>
 #include <mailroom/message/properties.hpp>
 #include <mailroom/message/receipt.hpp>
+#include <mailroom/message/settler.hpp>
 #include <mailroom/stream/block.hpp>
 
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace mailroom::detail {
+
+struct numbered;
 
 /// Messages of one stream, encoded, on their way into the journal together.
 struct shipment {
@@ -31,8 +37,28 @@ struct shipment {
     byte_sink bytes;
     piece first;
     std::vector<piece> more; // where there are several
+    const piece& at(std::size_t i) const noexcept { return i == 0 ? first : more[i - 1]; }
     std::size_t count = 0;
-    std::int64_t time = 0; // when they are sent: wall clock, nanoseconds since 1970
+    const numbered* by = nullptr; // whose it is, where producers are known
+    std::int64_t time = 0;        // when they are sent: wall clock, nanoseconds since 1970
+};
+
+/// What a journal tells an endpoint of messages that come from a prepared transaction, not through its own sending side.
+class side_door {
+public:
+    virtual void lock_ids() noexcept = 0;
+    virtual void unlock_ids() noexcept = 0;
+    /// Under that lock: makes room for a message, whatever the bounds; false: it is a duplicate, and nothing was done. May throw std::bad_alloc.
+    virtual bool adopt(const properties& p, std::size_t bytes) = 0;
+    /// Under that lock: it has its place.
+    virtual void adopted(const properties& p, offset place) noexcept = 0;
+    /// It never had one (no_offset), or could not be kept.
+    virtual void not_adopted(const properties& p, std::size_t bytes, offset place) noexcept = 0;
+    /// It is there.
+    virtual void came(const properties& p, std::size_t bytes, offset place) noexcept = 0;
+
+protected:
+    ~side_door() = default;
 };
 
 /// What is the same for every `T`.
@@ -56,6 +82,14 @@ public:
     virtual void push_settlements() noexcept = 0;
     /// A receipt for what was placed with `send_async`, or, with no_offset, for what is settled by now.
     virtual pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset place) = 0;
+
+    /// The journal, and where this cursor's settlements are noted.
+    virtual settler_home home() noexcept = 0;
+    /// What it takes to place a shipment together with others.
+    virtual void add_to(parcel& to, const shipment& s) = 0;
+    /// Prepared transactions that have to settle something of this cursor; and one that is held for that.
+    virtual std::vector<std::pair<std::string, offset>> in_doubt() = 0;
+    virtual void hold_in_doubt(const std::string& xid, undecided& held) = 0;
 
     // What the image of before says.
     virtual bool was_settled(offset o) const noexcept = 0;
@@ -117,6 +151,9 @@ class link : public link_base, public loader<T> {
 public:
     /// Encodes a message as one more of a shipment; errc{}, or why it cannot be stored. Throws what its codec throws, std::bad_alloc.
     [[nodiscard]] virtual failure pack(shipment& s, const T& value, const properties* props) = 0;
+    /// The whole of it for one message that says nothing more, where no send waits for its commit: returns its place. no_offset: nothing happened;
+    /// `pack` and `place` know why. Throws the same.
+    [[nodiscard]] virtual offset append(const T& value) = 0;
 };
 
 } // namespace mailroom::detail

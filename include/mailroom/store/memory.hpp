@@ -111,9 +111,11 @@ public:
         count_by(*link_, cursor_);
         cursor_.restore(link_->tried_until());
         if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
+        claim_in_doubt(*link_, cursor_, *this);
     }
     link<T>* journal() const noexcept { return link_.get(); }
     deduplicator* ids() noexcept { return known_ids_.get(); }
+    producer_table& numbers() noexcept { return producers_; }
     const timing& times() const noexcept { return timing_; }
     stream<T>& messages() noexcept { return stream_; }
     /// For a log elsewhere: so many have come.
@@ -324,10 +326,16 @@ private:
         if (!id.empty()) { known_ids_->settled(id, place, clock_.now()); }
     }
 
+    settler_home settlements() const noexcept { return link_ != nullptr ? link_->home() : settler_home{}; }
+
     // What the intake asks for.
 
+    void left_empty(std::size_t n) noexcept {
+        if (bounds_.limited()) { bounds_.left(static_cast<std::int64_t>(n), 0); }
+    }
     bounds& room() noexcept { return bounds_; }
     deduplicator* known_ids() noexcept { return known_ids_.get(); }
+    producer_table& producers() noexcept { return producers_; }
     static constexpr offset named(offset o) noexcept { return o; }
     static constexpr void appended(offset, std::size_t) noexcept {}
     static constexpr void stored(offset, std::size_t, std::size_t, const properties*) noexcept {}
@@ -451,6 +459,7 @@ private:
     std::atomic<bool> gone_{false};
     std::atomic<rendezvous*> meeting_{nullptr};
     dead_letters<T> dead_letters_{*this};
+    producer_table producers_;
 };
 
 } // namespace mailroom::detail

@@ -36,6 +36,7 @@ namespace mailroom::detail {
 ///     void ended(envelope*, offset);                   and its envelope is no longer needed (only where it does not share)
 ///     bool filters(); bool lets_through(const T&, const envelope*);   (only where it shares)
 ///     int partition_number();
+///     settler_home settlements();                      where they are noted
 template <class T, class Self>
 class outlet : public settler, protected cursor_host { // `settler` first: its calls need no adjustment
 protected:
@@ -484,6 +485,10 @@ protected:
     bool release(const handle& at) noexcept override { return settle(at, cursor::verb::release); }
     bool reject(const handle& at, std::string reason) noexcept override { return settle(at, cursor::verb::reject, {}, std::move(reason)); }
     bool extend(const handle& at, duration lease) noexcept override { return cursor_.extend(at, lease); }
+    bool secure(const handle& at, duration at_least) noexcept override { return cursor_.extend(at, at_least, true); }
+    bool keep(const handle& at) noexcept override { return cursor_.keep(at); }
+    void give_back(const handle& at, duration lease) noexcept override { cursor_.give_back(at, lease); }
+    settler_home home() const noexcept override { return self().settlements(); }
     time_point sent_at(const handle& at) const noexcept override {
         if (at.turn != 0) { return self().time_of().wall(static_cast<const entry*>(at.where)->sent); }
         const slot_block& b = *static_cast<const slot_block*>(static_cast<const page*>(at.where)->block);
@@ -580,6 +585,10 @@ protected:
         bool release(const handle& at) noexcept override { return finish(at, verb::put_back); }
         bool reject(const handle& at, std::string) noexcept override { return finish(at, verb::put_back); }
         bool extend(const handle&, duration) noexcept override { return true; } // a dead letter has no lease to run out
+        bool secure(const handle&, duration) noexcept override { return true; }
+        bool keep(const handle&) noexcept override { return true; }
+        void give_back(const handle&, duration) noexcept override {}
+        settler_home home() const noexcept override { return owner.self().settlements(); }
         time_point sent_at(const handle& at) const noexcept override { return owner.self().time_of().wall(static_cast<entry*>(at.where)->sent); }
         void end_look(const handle&) noexcept override {}
         outlet& owner;

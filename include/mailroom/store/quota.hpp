@@ -67,7 +67,7 @@ public:
         const auto always = [](offset) { return true; };
         if (!limited()) { return log.take(n, now, always); }
         const std::lock_guard lock(mutex_); // so that who opens an account finds as much published as the logs hold
-        full = !has_room(n, bytes) || !charge(bytes);
+        full = !may_take(n, bytes) || !charge(bytes);
         if (full) { return {0, false, false}; }
         typename Stream::taken place{0, false, false};
         try {
@@ -89,11 +89,15 @@ public:
     /// The same where `place(admission)` puts them into a journal. What is not committed after all is taken back: `take_back`.
     template <class Place>
     placed reserve(link_base&, std::size_t n, std::size_t bytes, Place place) {
+        return reserve_until(nullptr, n, bytes, place);
+    }
+    template <class Head, class Place>
+    placed reserve_until(Head, std::size_t n, std::size_t bytes, Place place) {
         const admission always;
         if (!limited()) { return place(always); }
         const std::lock_guard lock(mutex_);
         placed p;
-        p.full = !has_room(n, bytes) || !charge(bytes);
+        p.full = !may_take(n, bytes) || !charge(bytes);
         if (p.full) { return p; }
         try {
             p = place(always);
@@ -109,6 +113,15 @@ public:
             recharge();
         }
         return p;
+    }
+    /// Counts messages whether there is room or not.
+    void force(std::size_t n, std::size_t bytes) noexcept {
+        if (!limited()) { return; }
+        const std::lock_guard lock(mutex_);
+        messages_ += n;
+        bytes_ += bytes;
+        known_room_ = 0;
+        recharge();
     }
     void take_back(std::size_t n, std::size_t bytes) noexcept {
         if (!limited()) { return; }
@@ -131,6 +144,10 @@ public:
     excess over(const account& a, std::size_t n, std::size_t bytes) const noexcept {
         const std::lock_guard lock(mutex_);
         return over_locked(a, n, bytes);
+    }
+    bool has_room(offset, std::size_t n, std::size_t bytes) const noexcept {
+        const std::lock_guard lock(mutex_);
+        return std::none_of(accounts_.begin(), accounts_.end(), [&](const account* a) { return a->durable() && over_locked(*a, n, bytes); });
     }
     bool has_ample_room(offset, std::size_t n) const noexcept {
         const std::lock_guard lock(mutex_);
@@ -211,7 +228,7 @@ private:
         }
         return e;
     }
-    bool has_room(std::size_t n, std::size_t bytes) noexcept {
+    bool may_take(std::size_t n, std::size_t bytes) noexcept {
         if (!weighs() && known_room_ >= n) { return true; } // with messages alone to count, how many fit is known for a while
         std::uint64_t room = std::numeric_limits<std::uint64_t>::max();
         known_room_ = 0;

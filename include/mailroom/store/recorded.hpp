@@ -7,6 +7,7 @@
 #include <mailroom/options.hpp>
 #include <mailroom/store/link.hpp>
 #include <mailroom/store/timing.hpp>
+#include <mailroom/store/undecided_delivery.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -103,6 +104,16 @@ inline void note_suspect(const link_base& from, offset o, std::uint32_t attempt,
         to.var(o);
         to.var(attempt);
     } catch (...) { steps.resize(before); }
+}
+
+/// What a prepared transaction of before is to settle is handed to nobody until that is decided. Throws std::bad_alloc.
+inline void claim_in_doubt(link_base& from, cursor& c, settler& s) {
+    for (const auto& [xid, place] : from.in_doubt()) {
+        handle at;
+        if (c.claim_at(place, [&at](const handle& h) { at = h; })) {
+            from.hold_in_doubt(xid, *new undecided_delivery(s, at, duration::zero(), false));
+        }
+    }
 }
 
 } // namespace mailroom::detail

@@ -81,6 +81,7 @@ public:
         count_by(*noted_, cursor_);
         cursor_.restore(noted_->tried_until());
         if (const auto before = noted_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
+        claim_in_doubt(*noted_, cursor_, *this);
     }
 
     template <class Sink>
@@ -239,6 +240,10 @@ private:
     const timing& time_of() const noexcept { return from_.time_of(); }
     int partition_number() const noexcept { return from_.number(); }
     link_base* journal() const noexcept { return noted_.get(); }
+    settler_home settlements() const noexcept {
+        if (from_.journal() == nullptr) { return {}; }
+        return {from_.journal()->home().journal, noted_ != nullptr ? noted_->home().changes : nullptr};
+    }
     bool is_gone() const noexcept { return owner_.is_gone(); }
     void refer() noexcept { owner_.refer(); }
     void unrefer() noexcept { owner_.unrefer(); }

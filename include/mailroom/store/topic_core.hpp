@@ -93,6 +93,7 @@ public:
         }
     }
     deduplicator* ids() noexcept { return common_.ids.get(); }
+    producer_table& numbers() noexcept { return common_.numbers; }
     /// A handle goes. Several may share what lives in a journal.
     void handle_gone() noexcept {
         if (stored_ == nullptr) {
@@ -149,7 +150,10 @@ public:
         for (;;) {
             see_all();
             expire();
-            group_ref<T> g = find_or_make(name, o);
+            group_ref<T> g = [&] {
+                const auto still = stored_ != nullptr ? stored_->keep_still() : std::unique_lock<std::recursive_mutex>();
+                return find_or_make(name, o);
+            }();
             auto* const m = new member<T>(*g);
             try {
                 g->join(*m);

@@ -178,7 +178,7 @@ inline void cursor::sift(bool only_parked) {
 inline void cursor::assign(std::uint32_t member) noexcept {
     const session s(*this);
     wanted_ = member;
-    if (index_.count().leased == 0) { owner_ = wanted_; }
+    if (owner_ == 0 || index_.count().leased == 0) { owner_ = wanted_; }
 }
 
 inline void cursor::add_member(std::uint32_t member) {
@@ -212,7 +212,7 @@ void cursor::lapse_chain(session& s, duration now, Which which) noexcept {
     index_.each([&](entry& e) {
         if ((e.where != entry::place::leased && !e.lapsed) || !which(std::as_const(e))) { return; }
         e.claimant = left_member;
-        if (e.where != entry::place::leased) { return; }
+        if (e.where != entry::place::leased || e.kept) { return; }
         e.next = chain;
         chain = &e;
     });
@@ -241,7 +241,7 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
     const duration now = what == verb::ack && e.group == nullptr ? duration::zero() : clock_.now();
     index_.take_out(e);
     --e.holders;
-    e.lapsed = false;
+    e.lapsed = e.kept = false;
     switch (what) {
     case verb::ack: remove(s, e, now); break;
     case verb::pop:
@@ -259,6 +259,23 @@ inline bool cursor::apply(session& s, entry& e, const handle& at, verb what, dur
         break;
     case verb::reject: die(s, e, now, reason.empty() ? reason_rejected : reason); break;
     }
+    return true;
+}
+
+template <class Give>
+bool cursor::claim_at(offset o, Give give) {
+    session s(*this);
+    absorb(s, o + 1);
+    entry* const e = index_.find(o);
+    if (e == nullptr || e->settled || e->where == entry::place::dead || e->where == entry::place::held_dead) { return false; }
+    index_.take_out(*e);
+    if (e->attempt == 0) { e->attempt = 1; }
+    e->lapsed = false;
+    ++e->turn;
+    ++e->holders;
+    e->kept = true;
+    index_.lease(*e, clock::never);
+    give(handle{e, e->turn, e->attempt, e->offset});
     return true;
 }
 
@@ -311,11 +328,11 @@ inline void cursor::end_lost(page& p, std::uint32_t i) noexcept {
     release_slot(p, i);
 }
 
-inline bool cursor::extend(const handle& at, duration lease) noexcept {
+inline bool cursor::extend(const handle& at, duration lease, bool never_shorter) noexcept {
     // By its offset: the holder may settle it meanwhile, and what it stands for be gone. But after a `seek` the offset may be another's.
     return extend_if(
         at.place, lease, [&](const entry& e) { return e.turn == at.turn && (at.turn == 0 ? e.home : static_cast<const void*>(&e)) == at.where; },
-        [&](const page& p) { return at.turn == 0 && &p == at.where; });
+        [&](const page& p) { return at.turn == 0 && &p == at.where; }, never_shorter);
 }
 
 inline bool cursor::extend(offset o, std::uint32_t attempt, duration lease) noexcept {
@@ -323,30 +340,58 @@ inline bool cursor::extend(offset o, std::uint32_t attempt, duration lease) noex
         o, lease, [&](const entry& e) { return e.attempt == attempt; }, [&](const page&) { return attempt == 1; });
 }
 
+/// A delivery of the index is leased until then, if it may still be.
+inline bool cursor::hold_on(entry& e, duration until, duration now, bool never_shorter) noexcept {
+    if (e.kept) { return true; }
+    if (e.where == entry::place::leased) {
+        if (!never_shorter || e.when < until) { index_.extend(e, until); }
+        return true;
+    }
+    if (!e.lapsed || e.claimant == left_member || (options_.assigned && e.claimant != owner_) || !index_.reclaim(e, now)) { return false; }
+    index_.lease(e, until);
+    e.lapsed = false;
+    return true;
+}
+
+inline bool cursor::keep(const handle& at) noexcept {
+    session s(*this);
+    if (stopped_) { return false; }
+    entry* e = index_.find(at.place);
+    if (e == nullptr && at.turn == 0) { // it is in the lane, or it is another page's by now
+        page* const p = page_of(at.place);
+        if (p == at.where && p != nullptr) { e = take_lease(*p, index_in_span(at.place)); }
+    }
+    if (e == nullptr || e->settled || e->turn != at.turn || (at.turn == 0 ? e->home : static_cast<const void*>(e)) != at.where) { return false; }
+    if (!hold_on(*e, clock::never, clock_.now(), false)) { return false; }
+    return e->kept = true;
+}
+
+inline void cursor::give_back(const handle& at, duration lease) noexcept {
+    session s(*this);
+    entry* const e = stopped_ ? nullptr : index_.find(at.place);
+    if (e == nullptr || e->settled || e->turn != at.turn || !e->kept) { return; }
+    e->kept = false;
+    const duration now = clock_.now();
+    if (e->claimant == left_member) {
+        lapse(s, *e, now);
+    } else {
+        index_.extend(*e, later(now, lease));
+    }
+}
+
 template <class Match, class MatchPage>
-bool cursor::extend_if(offset o, duration lease, Match match, MatchPage in_lane) noexcept {
+bool cursor::extend_if(offset o, duration lease, Match match, MatchPage in_lane, bool never_shorter) noexcept {
     session s(*this);
     if (stopped_) { return false; }
     const duration now = clock_.now();
     const duration until = later(now, std::max(lease, duration::zero()));
-    if (entry* const e = index_.find(o)) {
-        if (e->settled || !match(std::as_const(*e))) { return false; }
-        if (e->where == entry::place::leased) {
-            index_.extend(*e, until);
-        } else if (e->lapsed && e->claimant != left_member && (!options_.assigned || e->claimant == owner_)) {
-            if (!index_.reclaim(*e, now)) { return false; }
-            index_.lease(*e, until);
-            e->lapsed = false;
-        } else {
-            return false;
-        }
-        return true;
-    }
+    if (entry* const e = index_.find(o)) { return !e->settled && match(std::as_const(*e)) && hold_on(*e, until, now, never_shorter); }
     page* const p = page_of(o);
     if (p == nullptr || !in_lane(std::as_const(*p))) { return false; }
     auto& word = p->state[index_in_span(o)];
     std::uint64_t seen = word.load(std::memory_order_relaxed);
     while (lane_state::kind(seen) == lane_state::leased) {
+        if (never_shorter && deadline_of(seen) >= until) { return true; }
         if (word.compare_exchange_weak(seen, word_of(until), std::memory_order_acq_rel, std::memory_order_relaxed)) {
             p->earliest = std::min(p->earliest, until);
             lane_lease_ = std::min(lane_lease_, until);

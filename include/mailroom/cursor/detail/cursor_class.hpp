@@ -289,13 +289,21 @@ public:
     void sift(bool only_parked = false);
     bool is_ordered() const noexcept { return options_.ordered_by_key; }
 
+    /// A delivery is leased for ever, whoever leaves, until it is settled or given back: then for `lease` from now, if its member is still there.
+    bool keep(const handle& at) noexcept;
+    void give_back(const handle& at, duration lease) noexcept;
+    /// For a cursor that has just been restored: hands out the message at `o` for ever, `give(handle)` under the mutex; false: it is settled.
+    /// May throw std::bad_alloc.
+    template <class Give>
+    bool claim_at(offset o, Give give);
+
     /// Settles a delivery that `end_lease` did not. `orphan`: its endpoint is gone, and it gives back the reference it held.
     struct outcome {
         bool done;
         bool orphan;
     };
     outcome settle(const handle& at, verb what, duration after, std::string reason) noexcept;
-    bool extend(const handle& at, duration lease) noexcept;
+    bool extend(const handle& at, duration lease, bool never_shorter = false) noexcept;
     /// The same for a delivery that may be in other hands.
     bool extend(offset o, std::uint32_t attempt, duration lease) noexcept;
 
@@ -442,8 +450,9 @@ private:
     }
     void absorb_enough(session& s, std::size_t max, std::uint32_t claimant);
     void retry_deferred(duration now) noexcept;
+    bool hold_on(entry& e, duration until, duration now, bool never_shorter) noexcept;
     template <class Match, class MatchPage>
-    bool extend_if(offset o, duration lease, Match match, MatchPage in_lane) noexcept;
+    bool extend_if(offset o, duration lease, Match match, MatchPage in_lane, bool never_shorter = false) noexcept;
     entry* take_lease(page& p, std::uint32_t i) noexcept;
     bool apply(session& s, entry& e, const handle& at, verb what, duration after, std::string_view reason) noexcept;
     void step(session& s, duration now) noexcept;
@@ -468,7 +477,7 @@ private:
         if (!may_claim()) { return false; }
         if (!options_.assigned) { return true; }
         if (claimant != wanted_) { return false; }
-        if (owner_ != wanted_ && index_.count().leased == 0) { owner_ = wanted_; }
+        if (owner_ != wanted_ && (owner_ == 0 || index_.count().leased == 0)) { owner_ = wanted_; }
         return owner_ == wanted_;
     }
     entry* best_for(std::uint32_t claimant) noexcept { return options_.shares != nullptr ? index_.best_for(claimant) : index_.best(); }

@@ -1,6 +1,6 @@
 // log_engine: the journal without types. One directory, one commit stream for any number of queues and topics.
 //
-// The class, its invariants and its locks stand here. What it does: commit.hpp (placing and committing), reading.hpp, upkeep.hpp (segments,
+// The class, its invariants and its locks stand here. What it does: commit.hpp (placing and committing), transactions.hpp, reading.hpp, upkeep.hpp (segments,
 // checkpoints, space), recovery.hpp (opening), verification.hpp.
 //
 // How a record becomes durable. Who has one puts it, encoded and hashed, into the open batch, under `mutex_`, and gets its offset. Who needs
@@ -41,7 +41,9 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -113,6 +115,7 @@ public:
     void detach(change_source& s) noexcept override;
     void mark(change_source& s) noexcept override;
     placed place(std::span<draft> drafts, const admission& admit, ticket* t) override;
+    offset append(const draft& d) override;
     void enrol(ticket& t) override;
     void wait(ticket& t) noexcept override;
     bool lead_for(ticket& t) noexcept override;
@@ -120,9 +123,10 @@ public:
     void push_settlements() noexcept override;
     offset placed_until(std::uint32_t stream) noexcept override;
     void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept override;
-    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept override;
+    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
+              read_ahead* kept = nullptr) noexcept override;
     offset first_stored(std::uint32_t stream) noexcept override;
-    std::uint64_t seed() const noexcept override { return seed_; }
+    const hash_key& seed() const noexcept override { return seed_; }
     mailroom::durability durability() const noexcept override { return options_.durability; }
     mailroom::clock& clock() const noexcept override { return clock_; }
     std::size_t largest_batch() const noexcept override { return options_.segment_bytes / 2; }
@@ -132,7 +136,33 @@ public:
     }
     bool is_open() const noexcept override { return !closed_.load(std::memory_order_acquire); }
 
+    placed place_together(std::span<parcel> parcels, std::span<const settled_place> settled, ticket* t) override {
+        return place_all(parcels, settled, {}, false, t);
+    }
+    void prepare(std::string_view xid, std::span<const parcel> parcels, std::span<const settled_place> settled,
+                 std::vector<undecided*>& held) override;
+    std::vector<std::pair<std::string, offset>> in_doubt_of(std::uint32_t cursor) override;
+    void hold_in_doubt(const std::string& xid, undecided& held) override {
+        const std::lock_guard lock(holding_);
+        held_[xid].push_back(&held);
+    }
+    void forget_held() noexcept {
+        for (;;) {
+            std::vector<undecided*> all;
+            {
+                const std::lock_guard lock(holding_);
+                if (held_.empty()) { return; }
+                all = std::move(held_.begin()->second);
+                held_.erase(held_.begin());
+            }
+            for (undecided* const one : all) { one->decide(false); }
+        }
+    }
+
     // what the journal's owner asks
+    std::vector<std::string> in_doubt();
+    /// Decides about a prepared transaction. Throws errc::not_found, io, closed: then it is still in doubt. Endpoints neither come nor go meanwhile.
+    void resolve(std::string_view xid, bool commit);
     const recovery_report& recovered() const noexcept { return recovered_; }
     void flush();
     verify_report verify(const progress& tell);
@@ -154,11 +184,13 @@ private:
     static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
     static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
+    static constexpr std::size_t written_back_at_once = std::size_t{4} << 20;
+    static constexpr std::size_t near = std::size_t{64} << 10; // what lies so near each other is read at once
     static constexpr std::size_t most_open = 128; // files of segments
 
     // What gathers, or is being written.
     struct batch {
-        std::vector<std::byte> bytes; // with room for its header in front
+        byte_buffer bytes; // with room for its header in front
         std::uint32_t records = 0;
         std::uint64_t base = 0; // its position
         ticket* first = nullptr;
@@ -190,16 +222,19 @@ private:
         segment_ptr where;
         std::uint64_t position = 0;
     };
-    struct lookup { // of a message
+    struct stretch { // of 32 messages: some that lie in one run, or one that lies elsewhere by now
         segment_ptr where;
-        std::uint64_t position = 0;
-        const run* in = nullptr; // its place has to be read from the file beside the segment
-        run copy{};
-        std::uint32_t number = 0;
+        std::uint64_t end = 0; // of what is committed there
+        run in{};
+        std::uint32_t number = 0;  // in its run
+        unsigned first = 0, n = 0; // of the 32
+        bool is_placed = false;    // otherwise their places have to be read from the file beside the segment
     };
 
     // commit.hpp
     void start(batch& b, std::uint64_t base) noexcept;
+    slot& slot_of(std::uint32_t stream);
+    void call_keeper() noexcept;
     void append(batch& b, const draft& d, offset o);
     void link(batch& b, ticket& t) noexcept;
     void gather(std::unique_lock<std::mutex>& lock) noexcept;
@@ -211,7 +246,7 @@ private:
     failure write(batch& b, std::uint64_t& check) noexcept;
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
     void take(const record& r, const segment_ptr& where);
-    void publish(const batch& b, std::vector<arrival>& arrivals);
+    void note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals);
     void keep(batch& b) noexcept;
     void finish(ticket* chain, const failure& why) noexcept;
     static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
@@ -219,8 +254,18 @@ private:
     draft make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const;
     failure refusal() const;
 
+    failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
+
+    // transactions.hpp
+    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool to_sync, ticket* t);
+    std::vector<draft> settle_all(std::vector<prepared_content::settled>& places, std::vector<std::vector<std::byte>>& payloads) const;
+    failure fits(std::size_t bytes) const;
+    slot& slot_for(std::uint32_t stream);
+    std::vector<undecided*> take_held(std::string_view xid);
+
     // upkeep.hpp
     failure make_room(std::uint64_t base, std::size_t n) noexcept;
+    void begin_writing_back(std::uint64_t until) noexcept;
     failure rotate(std::uint64_t base) noexcept;
     void tend() noexcept;
     void note_space(const std::error_code& ec) noexcept;
@@ -240,7 +285,9 @@ private:
     std::uint64_t bytes_stored() noexcept;
 
     // reading.hpp
-    bool find(std::uint32_t stream, offset o, lookup& l);
+    bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
+    bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
+    std::error_code read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept;
     bool rebuild_index(const segment_ptr& s);
     template <class Fn, class Wrong>
     void scan(const segment_ptr& s, std::uint64_t until, Fn fn, Wrong wrong);
@@ -263,7 +310,7 @@ private:
     void index_again(const segment_ptr& s, std::uint64_t until);
     void replay_segment(const segment_ptr& s, replay_state& r);
     bool enter_next(segment_ptr& last, replay_state& r, const std::vector<std::string>& names);
-    void take_place(const record& r, const segment_ptr& where);
+    std::size_t take_place(const record& r, const segment_ptr& where);
     void report(const std::string& path, std::uint64_t byte, std::string what);
     std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
     std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from);
@@ -280,7 +327,7 @@ private:
     std::string identity_;
     file lock_file_;
     journal_id id_{};
-    std::uint64_t seed_ = 0;
+    hash_key seed_;
     recovery_report recovered_;
     std::map<std::uint32_t, offset> suspects_; // fixed once it is open
     bool read_only_ = false;
@@ -289,12 +336,16 @@ private:
     std::mutex declaring_; // one at a time, for numbers are given by what is committed
     std::mutex mutex_;     // what gathers
     batch open_;
-    std::vector<std::byte> spare_buffer_;
-    std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
+    byte_buffer spare_buffer_;
+    std::unordered_map<std::uint32_t, slot> slots_;         // changed under both locks; none is ever taken out
+    std::pair<std::uint32_t, slot*> last_slot_{0, nullptr}; // somebody placed messages in; no stream has number 0
     bool leading_ = false;
+    bool over_ = false;       // closed, and its files with it
     unsigned expected_ = 1;   // threads that waited for the last batch
     failure failed_ = errc{}; // the last batch
     failure broken_ = errc{}; // a sync failed: nothing is written any more
+    std::mutex holding_;
+    std::map<std::string, std::vector<undecided*>, std::less<>> held_; // of the transactions in doubt: deliveries
     std::atomic<bool> closed_{false};
     std::atomic<std::uint32_t> epoch_{0}; // batches that are over
     std::atomic<unsigned> joined_{0};     // threads that wait for the open batch
@@ -310,6 +361,7 @@ private:
     std::uint64_t chain_ = 0;  // the checksum of the last batch header
     std::atomic<std::uint64_t> incarnation_{1};
     std::uint64_t durable_ = 0;
+    std::uint64_t begun_ = 0; // before this, the system was asked to write to the disk what it was given
 
     std::mutex state_; // what is committed
     catalog catalog_;

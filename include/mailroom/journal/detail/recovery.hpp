@@ -39,22 +39,25 @@ log_engine<Files>::~log_engine() {
 
 template <class Files>
 void log_engine<Files>::close() noexcept {
-    if (closed_.load(std::memory_order_acquire)) { return; }
-    if (!read_only_) {
-        try {
-            flush();
-        } catch (...) {}
-    }
     {
         std::unique_lock lock(mutex_);
-        closed_.store(true, std::memory_order_release);
-        while (leading_) {
-            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
-            lock.unlock();
-            clock_.park(epoch_, e, clock::never);
-            lock.lock();
-        }
+        if (closed_.exchange(true, std::memory_order_acq_rel)) { return; }
+        // Nothing is placed any more. What was placed before, until now, is committed by this: whoever waits for it finds it done.
+        const auto wait_for_leader = [&] {
+            while (leading_) {
+                const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+                lock.unlock();
+                clock_.park(epoch_, e, clock::never);
+                lock.lock();
+            }
+        };
+        wait_for_leader();
+        open_.to_sync = !read_only_;
+        lead(lock, false);
+        wait_for_leader(); // somebody who had nothing to write
+        over_ = true;
     }
+    forget_held(); // they are in doubt still; who gave them out has gone
     const std::lock_guard lock(upkeep_);
     if (!read_only_ && broken_.kind() == errc{}) {
         try {
@@ -110,7 +113,9 @@ void log_engine<Files>::lock_directory() {
         if (ec == std::errc::no_such_file_or_directory && read_only_) { return; } // nobody has it, and nothing is changed
         if (ec == std::errc::no_such_file_or_directory) {
             ec = until_done([&] { return files_.open(path, open_mode::create, lock_file_); });
-            if (ec == std::errc::file_exists) { ec = until_done([&] { return files_.open(path, open_mode::write, lock_file_); }); }
+            if (ec == std::errc::file_exists) {
+                ec = until_done([&] { return files_.open(path, open_mode::write, lock_file_); });
+            }
         }
         if (ec) { io_failure("cannot open", path, ec).raise(); }
         if (const auto busy = until_done([&] { return files_.lock(lock_file_); })) {
@@ -201,7 +206,9 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         }
         if (empty && !read_only_) {
             for (const std::string& n : names) {
-                if (n != lock_name) { static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + n); })); }
+                if (n != lock_name) {
+                    static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + n); }));
+                }
             }
             is_new_ = true;
             return;
@@ -301,7 +308,9 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
             if (is_foreign) { wrong = "the file is a segment of another journal, or another one of this"; }
             if (wrong == other_version) { fail(errc::corrupt, s->path() + ": " + wrong); }
             std::uint64_t size = 0;
-            if (wrong == nullptr && s->sealed() && !files_.size(**opened, size) && size < s->byte_of(s->end())) { wrong = "the file is shorter than it was"; }
+            if (wrong == nullptr && s->sealed() && !files_.size(**opened, size) && size < s->byte_of(s->end())) {
+                wrong = "the file is shorter than it was";
+            }
         }
         if (wrong == nullptr) { continue; }
         report(s->path(), 0, wrong);
@@ -363,7 +372,9 @@ void log_engine<Files>::make_long_enough(const segment_ptr& s) {
     auto opened = s->open(files_, open_mode::write);
     if (!opened) { opened.error().raise(); }
     auto ec = until_done([&] { return files_.truncate(**opened, s->byte_of(s->end())); });
-    if (!ec) { ec = until_done([&] { return files_.sync_all(**opened); }); }
+    if (!ec) {
+        ec = until_done([&] { return files_.sync_all(**opened); });
+    }
     if (ec) { io_failure("cannot write to", s->path(), ec).raise(); }
 }
 
@@ -376,7 +387,9 @@ void log_engine<Files>::write_header(const segment_ptr& s) {
     auto opened = s->open(files_, open_mode::write);
     if (!opened) { opened.error().raise(); }
     auto ec = write_all(files_, **opened, 0, {&all, 1});
-    if (!ec) { ec = until_done([&] { return files_.sync(**opened); }); }
+    if (!ec) {
+        ec = until_done([&] { return files_.sync(**opened); });
+    }
     if (ec) { io_failure("cannot write to", s->path(), ec).raise(); }
 }
 
@@ -597,14 +610,17 @@ std::uint64_t log_engine<Files>::durable_beyond(const segment_ptr& s, std::uint6
         std::uint64_t size = 0;
         if (files_.size(**opened, size)) { return; }
         file_window<Files> window(files_, **opened, one->path());
-        for (std::uint64_t at = first; one->byte_of(at) + batch_header::size <= size; at += alignment) {
-            const bytes_view b = window.at(one->byte_of(at), batch_header::size);
-            if (b.size() < batch_header::size) { return; }
-            const bool names_itself = load_le<std::uint64_t>(b.data() + 8) == at || load_le<std::uint64_t>(b.data() + 16) == at;
-            if (!names_itself) { continue; }
-            last_seen = std::max(last_seen, at + alignment);
-            batch_header h;
-            if (batch_header::decode(b, at, seed_, h)) { highest = std::max(highest, h.durable_upto); }
+        for (std::uint64_t at = first; one->byte_of(at) + batch_header::size <= size;) {
+            const bytes_view all = window.at(one->byte_of(at), std::size_t{64} << 10);
+            if (all.size() < batch_header::size) { return; }
+            const std::byte* b = all.data();
+            for (const std::byte* const last = b + (all.size() - batch_header::size); b <= last; b += alignment, at += alignment) {
+                const bool names_itself = load_le<std::uint64_t>(b + 8) == at || load_le<std::uint64_t>(b + 16) == at;
+                if (!names_itself) { continue; }
+                last_seen = std::max(last_seen, at + alignment);
+                batch_header h;
+                if (batch_header::decode({b, batch_header::size}, at, seed_, h)) { highest = std::max(highest, h.durable_upto); }
+            }
         }
     };
     look(s, from);

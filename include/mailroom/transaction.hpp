@@ -1,0 +1,380 @@
+// transaction: sends, publishes and acknowledgements that take place together, or not at all.
+//
+//     mailroom::transaction tx{disk};
+//     tx.send(out, fill);
+//     tx.ack(*delivery);
+//     tx.commit();                        // one atomic, durable record; not called: nothing happened
+//
+// Over one journal, any of its queues and topics; or, made without one, over endpoints in memory. Nobody sees anything of it before `commit`,
+// and everything of it after that. It holds no lock while it is open. Threads: a transaction is a value of one thread at a time.
+#pragma once
+
+#include <mailroom/base/basics.hpp>
+#include <mailroom/base/error.hpp>
+#include <mailroom/base/name.hpp>
+#include <mailroom/base/result.hpp>
+#include <mailroom/cursor/deduplication.hpp>
+#include <mailroom/journal/parcel.hpp>
+#include <mailroom/message/delivery.hpp>
+#include <mailroom/message/properties.hpp>
+#include <mailroom/queue.hpp>
+#include <mailroom/store/lot.hpp>
+#include <mailroom/store/undecided_delivery.hpp>
+#include <mailroom/topic.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace mailroom {
+
+struct transaction_options {
+    duration lease = std::chrono::minutes(5);      ///< how long, from `ack` on, a delivery stays ours at least
+    std::size_t max_bytes = std::size_t{64} << 20; ///< of the bodies sent, in memory; a journal takes half a segment
+    std::size_t max_steps = std::size_t{64} << 10; ///< messages and acknowledgements
+};
+
+class transaction {
+public:
+    /// Over endpoints in memory.
+    explicit transaction(transaction_options options = transaction_options()) : options_(options) { check(); }
+    /// Over the queues and topics of a journal, which it keeps until it is destroyed.
+    template <class Journal>
+    requires detail::is_journal<Journal>
+    explicit transaction(Journal& where, transaction_options options = transaction_options()) : options_(options), journal_(where.engine_) {
+        check();
+    }
+    transaction(transaction&& other) noexcept
+        : options_(other.options_), journal_(std::move(other.journal_)), lots_(std::move(other.lots_)), held_(std::move(other.held_)),
+          steps_(other.steps_), bytes_(other.bytes_), has_lost_(other.has_lost_), state_(std::exchange(other.state_, state::over)) {
+        other.lots_.clear();
+        other.held_.clear();
+    }
+    transaction& operator=(transaction&& other) noexcept {
+        if (this != &other) {
+            rollback();
+            std::destroy_at(this);
+            std::construct_at(this, std::move(other));
+        }
+        return *this;
+    }
+    /// Rolls back, unless it was committed or prepared.
+    ~transaction() { rollback(); }
+
+    /// Sends a message when this commits. Throws errc::rejected, invalid; too_large for more than fits; unsupported for an endpoint that is not
+    /// of this transaction's journal, or, without one, not in memory; in_doubt and closed once it is over. Then nothing was added.
+    template <class T, class Persistence>
+    void send(queue<T, Persistence>& to, std::type_identity_t<T> value) {
+        add<T>(*to.core_, *to.core_, value, nullptr);
+    }
+    template <class T, class Persistence>
+    void send(queue<T, Persistence>& to, std::type_identity_t<T> value, properties props) {
+        add<T>(*to.core_, *to.core_, value, &props);
+    }
+    /// The same for a topic. The partition is chosen now.
+    template <class T, class Persistence>
+    void publish(topic<T, Persistence>& to, std::type_identity_t<T> value) {
+        add<T>(*to.core_, to.core_->pick(nullptr), value, nullptr);
+    }
+    template <class T, class Persistence>
+    void publish(topic<T, Persistence>& to, std::type_identity_t<T> value, properties props) {
+        add<T>(*to.core_, to.core_->pick(&props), value, &props);
+    }
+
+    /// Acknowledges a delivery when this commits. Until then it is out, its lease does not end before `transaction_options::lease`, its body stays
+    /// where it is, and its own verbs answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked. False: it is
+    /// settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as `send` does.
+    template <class T>
+    bool ack(delivery<T>& d) {
+        expect_open();
+        if (!detail::delivery_access::is_held(d)) { return has_lost_ = true, false; }
+        detail::settler& owner = detail::delivery_access::owner(d);
+        expect_own(owner.home().journal);
+        count(0);
+        held_.reserve(held_.size() + 1);
+        const detail::handle at = detail::delivery_access::where(d);
+        if (!owner.secure(at, options_.lease)) { return has_lost_ = true, false; }
+        auto* const one = new detail::undecided_delivery(owner, at, options_.lease, true);
+        detail::delivery_access::redirect(d, *one);
+        held_.push_back(one);
+        return true;
+    }
+    template <class T>
+    bool ack(delivery<T>&& d) {
+        delivery<T> mine(std::move(d));
+        return ack(mine);
+    }
+
+    /// Makes it all happen, as one; in a journal, as durable as its options say when this returns. Waits for room as `send` does where an endpoint is
+    /// full. Throws, and then nothing happened and it is rolled back: errc::not_found if a delivery was lost, full, closed, too_large, io (in
+    /// this process nothing of it is ever delivered; after a restart it may have happened), in_doubt if it is prepared. May throw std::bad_alloc,
+    /// the same. A message whose id its endpoint knows is left out, as a duplicate. Empty: does nothing.
+    void commit() {
+        expect_open();
+        struct undo {
+            transaction& t;
+            ~undo() { t.rollback(); }
+        } const at_end{*this};
+        keep_all();
+        if (steps_ == 0) { return; }
+        for (failure why = errc{};;) {
+            blocked_ = blocked{};
+            const detail::placed p = attempt(why);
+            if (p.taken) { break; }
+            if (why.kind() != errc{}) { why.raise(); }
+            if (!p.full || blocked_.by == nullptr) { (p.why.kind() != errc{} ? p.why : failure(errc::closed)).raise(); }
+            if (!blocked_.by->wait_for_room(blocked_.n, blocked_.bytes, why)) { why.raise(); }
+        }
+        state_ = state::over;
+        for (const auto& l : lots_) { l->finish(); }
+        decide(true);
+        lots_.clear();
+    }
+    /// Nothing happens. Deliveries are their holders' again.
+    void rollback() noexcept {
+        if (state_ != state::open) { return; }
+        state_ = state::over;
+        decide(false);
+        lots_.clear();
+    }
+    /// Stores it, durable, for `journal::commit(xid)` or `journal::rollback(xid)`, at any later time, after any crash. Until then it is in doubt:
+    /// what it sends is nowhere, what it acknowledges is out. `xid`: 1..255 bytes of UTF-8, none of them in use. Throws as `commit`;
+    /// errc::invalid for such a name, already_exists if it is in doubt, unsupported in memory. Room is not asked for: what it sends counts when
+    /// it comes, whatever the bounds.
+    void prepare(std::string_view xid) {
+        expect_open();
+        struct undo {
+            transaction& t;
+            ~undo() { t.rollback(); }
+        } const at_end{*this};
+        detail::check_name(xid);
+        if (journal_ == nullptr) {
+            detail::fail(errc::unsupported, "what is in memory cannot be prepared: it would not survive what a second phase is for");
+        }
+        keep_all();
+        detail::lot_base::id_set ids;
+        std::vector<detail::parcel> parcels(lots_.size());
+        for (std::size_t i = 0; i < lots_.size(); ++i) {
+            if (const failure why = lots_[i]->inspect(); why.kind() != errc{}) { why.raise(); }
+            lots_[i]->leave_nothing_out();
+            lots_[i]->add_to(parcels[i]);
+        }
+        std::vector<detail::undecided*> held(held_.begin(), held_.end());
+        journal_->prepare(xid, parcels, places(), held);
+        state_ = state::prepared;
+        held_.clear();
+        lots_.clear();
+    }
+
+    /// Whether a delivery was lost: `commit` can only fail.
+    bool has_lost_delivery() const noexcept { return has_lost_; }
+    bool is_open() const noexcept { return state_ == state::open; }
+    /// Messages and acknowledgements so far.
+    std::size_t size() const noexcept { return steps_; }
+
+private:
+    enum class state : unsigned char { open, prepared, over };
+
+    void check() const {
+        if (options_.lease <= duration::zero()) { detail::fail(errc::invalid, "transaction_options.lease has to be a time"); }
+        if (options_.max_steps == 0 || options_.max_bytes == 0) { detail::fail(errc::invalid, "a transaction of no steps, or no bytes"); }
+    }
+    void expect_open() const {
+        if (state_ == state::prepared) { detail::fail(errc::in_doubt, "the transaction is prepared: its journal decides about it, by its name"); }
+        if (state_ == state::over) { detail::fail(errc::closed, "the transaction is over"); }
+    }
+    void expect_own(const detail::commit_port* of) const {
+        if (of == journal_.get()) { return; }
+        detail::fail(errc::unsupported, journal_ == nullptr
+                                            ? "a transaction without a journal is for endpoints in memory: this one lives in a journal"
+                                        : of == nullptr ? "a transaction of a journal is for its queues and topics: this one is in memory"
+                                                        : "a transaction has one journal: this endpoint lives in another");
+    }
+    void count(std::size_t bytes) {
+        const std::size_t most = journal_ != nullptr ? std::min(options_.max_bytes, journal_->largest_batch()) : options_.max_bytes;
+        if (steps_ >= options_.max_steps || bytes > most || bytes_ > most - bytes) {
+            detail::fail(errc::too_large, "a transaction takes " + std::to_string(options_.max_steps) + " steps and " + std::to_string(most) +
+                                              " bytes at most (transaction_options; in a journal also half of segment_bytes)");
+        }
+        ++steps_;
+        bytes_ += bytes;
+    }
+    template <class T, class Core, class Log>
+    void add(Core& core, Log& log, T& value, properties* props) {
+        expect_open();
+        core.check(value, props != nullptr ? *props : no_properties);
+        using lot = typename Log::lot;
+        auto* const j = log.journal();
+        expect_own(j != nullptr ? j->home().journal : nullptr);
+        const auto known = std::find_if(lots_.begin(), lots_.end(), [&](const auto& l) { return l->log() == &log; });
+        lot* to = nullptr;
+        if (known != lots_.end()) {
+            to = static_cast<lot*>(known->get());
+        } else {
+            lots_.push_back(std::make_unique<lot>(log));
+            to = static_cast<lot*>(lots_.back().get());
+        }
+        count(footprint_of(value));
+        to->add(value, props);
+    }
+
+    void keep_all() {
+        for (auto* const one : held_) { has_lost_ = !one->keep() || has_lost_; }
+        if (has_lost_) {
+            detail::fail(errc::not_found, "a delivery of the transaction is no longer its own: its lease ran out, or it was settled before");
+        }
+    }
+    std::vector<detail::settled_place> places() const {
+        std::vector<detail::settled_place> all;
+        all.reserve(held_.size());
+        for (const auto* const one : held_) { all.push_back(one->place()); }
+        return all;
+    }
+    void decide(bool yes) noexcept {
+        for (auto* const one : held_) { one->decide(yes); }
+        held_.clear();
+    }
+
+    // The locks of all who know ids, in the order of their addresses.
+    class id_locks {
+    public:
+        explicit id_locks(const std::vector<std::unique_ptr<detail::lot_base>>& lots) {
+            std::vector<detail::deduplicator*> all;
+            for (const auto& l : lots) {
+                if (l->ids() != nullptr) { all.push_back(l->ids()); }
+            }
+            std::sort(all.begin(), all.end(), std::less<>());
+            all.erase(std::unique(all.begin(), all.end()), all.end());
+            locks_.reserve(all.size());
+            for (auto* const one : all) { locks_.push_back(one->lock()); }
+        }
+
+    private:
+        std::vector<std::unique_lock<std::mutex>> locks_;
+    };
+
+    // Once; not taken and `full`: for want of room in `blocked_`.
+    detail::placed attempt(failure& why) {
+        for (const auto& l : lots_) {
+            if (why = l->inspect(); why.kind() != errc{}) { return {}; }
+        }
+        std::stable_sort(lots_.begin(), lots_.end(), [](const auto& a, const auto& b) { return std::less<>()(a->bounds(), b->bounds()); });
+        detail::ticket t;
+        detail::placed p;
+        {
+            const id_locks locked(lots_);
+            detail::lot_base::id_set ids;
+            for (const auto& l : lots_) { l->leave_out(ids); }
+            p = with_room(0, t);
+        }
+        if (!p.taken || journal_ == nullptr || journal_->durability() == durability::none) { return p; }
+        journal_->wait(t);
+        if (t.why.kind() == errc{}) { return p; }
+        for (const auto& l : lots_) { l->take_back(); }
+        why = t.why;
+        return {};
+    }
+    // Room for the lots from `i` on, then the rest. Those of one topic are counted together.
+    detail::placed with_room(std::size_t i, detail::ticket& t) {
+        if (i == lots_.size()) { return journal_ != nullptr ? place(t) : take(); }
+        std::size_t n = 0, bytes = 0, end = i;
+        for (; end < lots_.size() && lots_[end]->bounds() == lots_[i]->bounds(); ++end) {
+            n += lots_[end]->size();
+            bytes += lots_[end]->bytes();
+        }
+        if (n == 0) { return with_room(end, t); }
+        bool found = false;
+        const detail::placed p = lots_[i]->make_room(n, bytes, [&] {
+            found = true;
+            return with_room(end, t);
+        });
+        if (p.full && !found) { blocked_ = {lots_[i].get(), n, bytes}; }
+        return p;
+    }
+    detail::placed place(detail::ticket& t) {
+        std::vector<detail::parcel> parcels;
+        std::vector<detail::lot_base*> of;
+        for (const auto& l : lots_) {
+            if (l->size() == 0) { continue; }
+            l->add_to(parcels.emplace_back());
+            of.push_back(l.get());
+        }
+        detail::placed p = journal_->place_together(parcels, places(), journal_->durability() != durability::none ? &t : nullptr);
+        for (std::size_t i = 0; i < of.size(); ++i) {
+            if (p.taken) {
+                of[i]->placed_at(parcels[i].first);
+            } else if (p.full && parcels[i].first == no_offset) { // the first that was refused
+                blocked_ = {of[i], of[i]->size(), of[i]->bytes()};
+                break;
+            }
+        }
+        return p;
+    }
+    detail::placed take() {
+        std::size_t n = 0;
+        const auto undo = [&]() noexcept {
+            while (n != 0) { lots_[--n]->leave_empty(); }
+        };
+        try {
+            for (; n < lots_.size(); ++n) {
+                if (!lots_[n]->take()) {
+                    const bool is_full = lots_[n]->inspect().kind() == errc{};
+                    if (is_full) { blocked_ = {lots_[n].get(), lots_[n]->size(), lots_[n]->bytes()}; }
+                    undo();
+                    return {.full = is_full};
+                }
+            }
+        } catch (...) {
+            undo();
+            throw;
+        }
+        for (const auto& l : lots_) { l->place_ids(); }
+        for (const auto& l : lots_) { l->fill(); }
+        return {.taken = true};
+    }
+
+    transaction_options options_;
+    std::shared_ptr<detail::commit_port> journal_; // or nullptr: in memory
+    std::vector<std::unique_ptr<detail::lot_base>> lots_;
+    std::vector<detail::undecided_delivery*> held_;
+    std::size_t steps_ = 0, bytes_ = 0;
+    bool has_lost_ = false;
+    state state_ = state::open;
+    struct blocked {
+        detail::lot_base* by = nullptr;
+        std::size_t n = 0, bytes = 0;
+    } blocked_;
+};
+
+/// Runs `fn(transaction&)` and commits; once more, with a new transaction, where a delivery was lost meanwhile, up to `attempts` times. What `fn`
+/// throws rolls back and is thrown on. Returns what `fn` returns.
+template <class Journal, class Fn>
+requires detail::is_journal<Journal> && std::invocable<Fn&, transaction&>
+auto transact(Journal& where, Fn fn, int attempts = 10) {
+    for (;; --attempts) {
+        transaction t(where);
+        try {
+            if constexpr (std::is_void_v<std::invoke_result_t<Fn&, transaction&>>) {
+                fn(t);
+                if (t.is_open()) { t.commit(); }
+                return;
+            } else {
+                auto value = fn(t);
+                if (t.is_open()) { t.commit(); }
+                return value;
+            }
+        } catch (const error&) {
+            if (!t.has_lost_delivery() || attempts <= 1) { throw; }
+        }
+    }
+}
+
+} // namespace mailroom
