@@ -184,7 +184,7 @@ class settling_watch final : public settler, public keepsake {
 public:
     /// For a delivery of `to`. Throws std::bad_alloc.
     static settling_watch& over(settler& to, const std::string& id, const std::shared_ptr<done_ids>& ids) {
-        source_base* const home = to.home();
+        source_base* const home = to.attic();
         std::unique_ptr<keepsake> used(home != nullptr ? home->take_kept(ids.get()) : nullptr);
         if (used == nullptr) { used.reset(new settling_watch(ids.get())); }
         settling_watch& w = static_cast<settling_watch&>(*used);
@@ -233,7 +233,7 @@ public:
     bool extend(const handle& at, duration lease) noexcept override { return to().extend(at, lease); }
     time_point sent_at(const handle& at) const noexcept override { return to().sent_at(at); }
     void end_look(const handle& at) noexcept override { to().end_look(at); }
-    source_base* home() noexcept override { return home_; }
+    source_base* attic() noexcept override { return home_; }
 
 private:
     explicit settling_watch(const void* of) noexcept : keepsake(of) {}

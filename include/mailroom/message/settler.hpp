@@ -64,7 +64,7 @@ public:
     /// Who popped a message, settled as it is, whose body others share, no longer looks at it.
     virtual void end_look(const handle&) noexcept = 0;
     /// Where something can be kept that a late `extend` may still look at; or nullptr.
-    virtual source_base* home() noexcept { return nullptr; }
+    virtual source_base* attic() noexcept { return nullptr; }
 
 protected:
     ~settler() = default;

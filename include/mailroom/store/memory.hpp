@@ -138,7 +138,7 @@ public:
         if (meeting_.load(std::memory_order_acquire)->watch(deadline)) { wake_all(); }
     }
     cursor& state_of_messages() noexcept { return cursor_; }
-    source_base* home() noexcept override { return this; }
+    source_base* attic() noexcept override { return this; }
 
     /// Whether a message without properties needs nothing but its place: the usual queue, bounded or not.
     bool is_plain() const noexcept { return is_plain_; }
