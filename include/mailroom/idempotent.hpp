@@ -231,6 +231,10 @@ public:
         return ended(false, [&] { return to().reject(at, std::move(reason)); });
     }
     bool extend(const handle& at, duration lease) noexcept override { return to().extend(at, lease); }
+    bool secure(const handle& at, duration at_least) noexcept override { return to().secure(at, at_least); }
+    bool keep(const handle& at) noexcept override { return to().keep(at); }
+    void give_back(const handle& at, duration lease) noexcept override { to().give_back(at, lease); }
+    settler_home home() const noexcept override { return to().home(); }
     time_point sent_at(const handle& at) const noexcept override { return to().sent_at(at); }
     void end_look(const handle& at) noexcept override { to().end_look(at); }
     source_base* attic() noexcept override { return home_; }
