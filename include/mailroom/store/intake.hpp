@@ -271,7 +271,7 @@ public:
             for (const auto& p : all_) {
                 p->is_left_out = false;
                 if (ids() != nullptr && !p->identity.empty()) {
-                    p->is_left_out = ids()->find(p->identity, now_) != no_offset || !others.emplace(ids(), p->identity).second;
+                    p->is_left_out = ids()->find(p->identity, now_) != no_offset || !others.add(ids(), p->identity);
                 }
                 if (!p->is_left_out) {
                     ++size_;
