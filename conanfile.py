@@ -14,8 +14,8 @@ class MailroomConan(ConanFile):
     topics = ("message-queue", "header-only", "concurrency")
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
-    options = {"transient": [True, False], "asio": [True, False], "journal": [True, False]}
-    default_options = {"transient": False, "asio": False, "journal": False}
+    options = {"transient": [True, False], "asio": [True, False], "journal": [True, False], "sqlite": [True, False]}
+    default_options = {"transient": False, "asio": False, "journal": False, "sqlite": False}
     no_copy_source = True
     exports_sources = "include/*", "LICENSE"
 
@@ -26,12 +26,16 @@ class MailroomConan(ConanFile):
     def requirements(self):
         if self.options.transient:
             self.requires("concurrentqueue/[>=1.0.3 <2]", transitive_headers=True)
+        if self.options.sqlite:
+            self.requires("sqlite3/[>=3.24 <4]", transitive_headers=True, transitive_libs=True)
         if self.options.journal:
             self.requires("xxhash/[>=0.8 <0.9]", transitive_headers=True)
         if self.options.transient or self.options.asio or self.options.journal:
             self.requires("boost/[>=1.81 <2]", transitive_headers=True)
 
     def configure(self):
+        if self.options.sqlite:
+            self.options.journal = True  # its queues are where an outbox goes
         if self.options.transient or self.options.asio or self.options.journal:
             self.options["boost"].header_only = True
 
@@ -64,6 +68,7 @@ class MailroomConan(ConanFile):
             "transient": ["concurrentqueue::concurrentqueue", "boost::headers"],
             "asio": ["boost::headers"],
             "journal": ["xxhash::xxhash", "boost::headers"],
+            "sqlite": ["journal", "sqlite3::sqlite3"],
         }
         for name, libraries in needs.items():
             if self.options.get_safe(name):

@@ -165,6 +165,43 @@ void commit_tables(results& all, const scale& how) {
     }
 }
 
+// ---- several things at once -------------------------------------------------------------------------------------------------------------
+
+/// So many messages taken and as many sent, in one transaction; the figure is thousands of transactions a second.
+contestant moving(std::string name, const timed& t, std::size_t at_once, kept<pipeline> pipe) {
+    timed more = t;
+    more.most = t.most / at_once;
+    return {name, [=] {
+                pipeline& p = *pipe;
+                auto body = bodies(static_cast<std::size_t>(t.threads), t.length);
+                p.fill((more.most + static_cast<std::size_t>(t.threads)) * at_once, body.front());
+                const outcome done = run_for(
+                    more, 1,
+                    [&](std::size_t who, std::uint64_t n, std::size_t) {
+                        number(body[who], who, n);
+                        p.move(at_once, body[who]);
+                    },
+                    [](std::size_t) {});
+                if (p.drain().messages != done.messages * at_once) { give_up(name + ": messages were lost or doubled"); }
+                return std::vector<double>{done.per_second() / 1e3};
+            }};
+}
+
+void transaction_tables(results& all, const scale& how) {
+    for (const std::size_t length : {std::size_t{100}, kib}) {
+        for (const int p : {1, 8}) {
+            timed t = how.of(p, length);
+            t.most = std::min<std::size_t>(t.most, how.quick ? 2'000 : 40'000);
+            all.contest({{"transaction_" + size_name(length) + "_" + std::to_string(p) + "P",
+                          size_text(length) + ", a transaction takes and sends messages, " + std::to_string(p) + (p == 1 ? " thread" : " threads"),
+                          "k/s", "a send"}},
+                        {committing("a send", t, kept<journal_store>(how.journal(), how.until_used())),
+                         moving("a transaction of 1 + 1", t, 1, kept<pipeline>(how.journal())),
+                         moving("a transaction of 10 + 10", t, 10, kept<pipeline>(how.journal()))});
+        }
+    }
+}
+
 // ---- one that does not wait for each ------------------------------------------------------------------------------------------------
 
 void window_tables(results& all, const scale& how) {
@@ -760,6 +797,7 @@ int main(int argc, char** argv) {
     const scale how{all.quick()};
     if (messages <= 0) { messages = how.quick ? 100'000 : 2'000'000; }
     commit_tables(all, how);
+    transaction_tables(all, how);
     window_tables(all, how);
     unsynced_tables(all, how);
     receive_tables(all, how);

@@ -249,6 +249,8 @@ const auto& claims() {
         {"blocking receive, unpinned, 1P1C", "blocking_unpinned_1P1C", received, "moodycamel Blocking + tokens", 1.3, 2.5},
         {"blocking receive, unpinned, 2P2C", "blocking_unpinned_2P2C", received, "moodycamel Blocking + tokens", 1.3, 2.5},
         {"blocking receive, unpinned, 4P4C", "blocking_unpinned_4P4C", received, "moodycamel Blocking + tokens", 1.3, 2.5},
+        {"asking and having the answer, 1 caller", "request_memory_1", "requester, responder", "two moodycamel Blocking + tokens", 1.0, 0, false},
+        {"asking and having the answer, 4 callers", "request_memory_4", "requester, responder", "two moodycamel Blocking + tokens", 1.0, 0, false},
         {"index path: priorities, M msg/s", "index_1P1C", "priorities = 3", nullptr, 2, 5},
         {"index path: delays, M msg/s", "index_1P1C", "a delay of 1 us", nullptr, 2, 5},
         {"index path: keys, M msg/s", "index_1P1C", "ordered_by_key, 1000 keys", nullptr, 2, 5},

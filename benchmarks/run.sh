@@ -3,7 +3,7 @@
 # machine that does nothing else.
 #
 #   benchmarks/run.sh [--quick] [name...]      --quick: two minutes, into build/bench/quick, to see that all works
-#                                              names: only these programs (queue, topic, wakeup, footprint, options, transient, journal, include)
+#                                              names: only these programs (queue, topic, wakeup, request, footprint, options, transient, journal, include)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 export CXX=${CXX:-g++}
@@ -37,7 +37,7 @@ fi
 mkdir -p "$data"
 
 start=$SECONDS
-for name in queue topic transient wakeup options footprint journal; do
+for name in queue topic transient wakeup request options footprint journal; do
     program=$out/benchmarks/${name}_bench
     wanted "$name" && [ -x "$program" ] || continue
     MAILROOM_BENCH_DIRECTORY=$out "$program" $quick --json "$data/$name.json"

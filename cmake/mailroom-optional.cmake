@@ -1,17 +1,19 @@
-# mailroom_optional(<transient|asio|journal> [GLOBAL]): makes the target mailroom::<name>, which is mailroom::mailroom
+# mailroom_optional(<transient|asio|journal|sqlite> [GLOBAL]): makes the target mailroom::<name>, which is mailroom::mailroom
 # with the libraries those headers need, and leaves nothing behind where they are not found. Used by this project's own
-# build and by its installed package (find_package(mailroom COMPONENTS transient asio journal)).
+# build and by its installed package (find_package(mailroom COMPONENTS transient asio journal sqlite)).
 #
 #   transient   store/transient.hpp               moodycamel::ConcurrentQueue, Boost.Lockfree
 #   asio        asio.hpp                          Boost.Asio
 #   journal     journal.hpp, message/codec.hpp    xxHash, Boost.PFR
 #               json.hpp                          Boost.JSON, of the same Boost; where that comes in single libraries,
 #                                                 who uses json.hpp links Boost::json himself
+#   sqlite      sqlite.hpp                        SQLite, and what journal needs
 
 include_guard()
 
 set(mailroom_boost_minimum 108100)  # 1.81, as BOOST_VERSION writes it
 set(mailroom_xxhash_minimum 0.8)  # before, XXH3 gave other sums
+set(mailroom_sqlite_minimum 3.24)  # ON CONFLICT
 
 # The folder that holds boost/, of at least the version above.
 function(mailroom_find_boost result library)
@@ -79,6 +81,34 @@ function(mailroom_find_xxhash result)
     endif()
 endfunction()
 
+# The library SQLite, of at least the version above, and in <result>_include the folder that holds sqlite3.h, where that is not known to the
+# library.
+function(mailroom_find_sqlite result)
+    set(${result} "" PARENT_SCOPE)
+    set(${result}_include "" PARENT_SCOPE)
+    foreach(target SQLite3::SQLite3 SQLite::SQLite3 unofficial::sqlite3::sqlite3)
+        if(TARGET ${target})
+            set(${result} ${target} PARENT_SCOPE)
+            return()
+        endif()
+    endforeach()
+    find_path(MAILROOM_SQLITE_INCLUDE_DIR sqlite3.h DOC "The folder that holds sqlite3.h")
+    find_library(MAILROOM_SQLITE_LIBRARY sqlite3 DOC "The library SQLite")
+    mark_as_advanced(MAILROOM_SQLITE_INCLUDE_DIR MAILROOM_SQLITE_LIBRARY)
+    if(NOT MAILROOM_SQLITE_INCLUDE_DIR OR NOT MAILROOM_SQLITE_LIBRARY)
+        return()
+    endif()
+    file(STRINGS "${MAILROOM_SQLITE_INCLUDE_DIR}/sqlite3.h" line REGEX "^#define SQLITE_VERSION +\"[0-9.]+")
+    string(REGEX REPLACE "^#define SQLITE_VERSION +\"([0-9.]+).*" "\\1" version "${line}")
+    if(version VERSION_GREATER_EQUAL mailroom_sqlite_minimum)
+        set(${result} "${MAILROOM_SQLITE_LIBRARY}" PARENT_SCOPE)
+        set(${result}_include "${MAILROOM_SQLITE_INCLUDE_DIR}" PARENT_SCOPE)
+    else()
+        unset(MAILROOM_SQLITE_INCLUDE_DIR CACHE)  # too old: look again next time
+        unset(MAILROOM_SQLITE_LIBRARY CACHE)
+    endif()
+endfunction()
+
 function(mailroom_optional component)
     if(TARGET mailroom::${component})
         return()
@@ -103,6 +133,13 @@ function(mailroom_optional component)
             return()
         endif()
         set(needs "${boost}" "${xxhash}")
+    elseif(component STREQUAL "sqlite")
+        mailroom_optional(journal ${ARGN})
+        mailroom_find_sqlite(library)
+        if(NOT TARGET mailroom::journal OR NOT library)
+            return()
+        endif()
+        set(needs mailroom::journal ${library_include})
     else()
         return()
     endif()
@@ -116,4 +153,7 @@ function(mailroom_optional component)
             target_include_directories(mailroom::${component} SYSTEM INTERFACE "${need}")
         endif()
     endforeach()
+    if(component STREQUAL "sqlite")
+        target_link_libraries(mailroom::sqlite INTERFACE "${library}")
+    endif()
 endfunction()

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # Sourced by tests/run.sh, examples/run.sh and .ci/run, with $root set to the top of the source tree. It offers:
 #
-#   setup <thing>...   makes sure that each thing is there: compiler cmake ninja doctest moodycamel boost xxhash clang libcxx
-#                      pkg_config rivals journal_rivals postgresql.
+#   setup <thing>...   makes sure that each thing is there: compiler cmake ninja doctest moodycamel boost xxhash sqlite clang
+#                      libcxx pkg_config rivals journal_rivals postgresql.
 #                      On Debian 12 it installs what is missing; elsewhere it says what is missing and exits.
 #   setup_optional <thing>...   the same, but goes on without what is missing: what needs it is skipped.
 #   $build             the folder to build below
@@ -92,6 +92,10 @@ present() { # present <thing>
                 includes '#if !__has_include(<boost/lockfree/queue.hpp>) || !__has_include(<boost/asio.hpp>)\n#error\n#endif' &&
                 includes '#if !__has_include(<boost/pfr/core.hpp>) || !__has_include(<boost/json/src.hpp>)\n#error\n#endif' ;;
         xxhash) includes '#include <xxhash.h>\n#if XXH_VERSION_NUMBER < 800\n#error\n#endif' ;;
+        sqlite)
+            includes '#include <sqlite3.h>\n#if SQLITE_VERSION_NUMBER < 3024000\n#error\n#endif' &&
+                echo 'extern "C" int sqlite3_libversion_number(); int main() { return sqlite3_libversion_number() == 0; }' |
+                ${CXX} -x c++ - -o /dev/null -lsqlite3 >/dev/null 2>&1 ;;
         clang)
             present_clang=$(clang) && compiles "$present_clang" "$modern" &&
                 for sanitizer in address thread; do
@@ -117,6 +121,7 @@ describe() { # what to tell somebody who has to install it himself
         moodycamel) echo "moodycamel's ConcurrentQueue (<concurrentqueue/concurrentqueue.h>)" ;;
         boost) echo "the headers of Boost 1.81 or later" ;;
         xxhash) echo "xxHash 0.8 or later (<xxhash.h>)" ;;
+        sqlite) echo "SQLite 3.24 or later (<sqlite3.h>, libsqlite3)" ;;
         clang) echo "clang++ 16 or later with its sanitizers" ;;
         libcxx) echo "libc++ for that clang" ;;
         pkg_config) echo "pkg-config" ;;
@@ -135,6 +140,7 @@ debian_packages() { # the packages of Debian 12 that bring it
         moodycamel) echo libconcurrentqueue-dev ;;
         boost) echo libboost1.81-dev ;;
         xxhash) echo libxxhash-dev ;;
+        sqlite) echo libsqlite3-dev ;;
         clang) echo clang-16 libclang-rt-16-dev ;;
         libcxx) echo libc++-16-dev libc++abi-16-dev ;;
         pkg_config) echo pkg-config ;;

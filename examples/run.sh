@@ -15,7 +15,7 @@ elif [ "${1:-}" = journal ]; then
     program=
 fi
 
-setup compiler cmake ninja moodycamel boost xxhash
+setup compiler cmake ninja moodycamel boost xxhash sqlite
 beside=
 case $program in
     *_postgresql)

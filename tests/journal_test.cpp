@@ -15,6 +15,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -22,6 +23,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
@@ -1292,4 +1294,119 @@ TEST_CASE("journal: a queue opened and closed again and again in one journal") {
     simulated_queue<> q(*h.journal, "q");
     auto d = q.try_receive();
     CHECK(d->body() == next);
+}
+
+// ------------------------------------------------------------------------------------------------------------------------------- reading on
+
+namespace {
+
+std::string text_of(int i) {
+    const auto length = static_cast<std::size_t>(i * 37 % 1500); // some keep their buffers in the slots, some do not
+    return std::to_string(i) + std::string(length, static_cast<char>('a' + i % 26));
+}
+
+} // namespace
+
+TEST_CASE("journal: a long queue of texts reads as it was written, from any segment, whoever sends beside") {
+    home h(durability::none);
+    h.options.segment_bytes = 256 << 10;
+    h.reopen();
+    constexpr int many = 3000;
+    {
+        simulated_queue<std::string> q(*h.journal, "q");
+        simulated_queue<> other(*h.journal, "other");
+        for (int i = 0; i < many; ++i) {
+            const std::string text = text_of(i);
+            CHECK(q.send(text) == static_cast<mailroom::offset>(i));
+            CHECK(text == text_of(i));
+            if (i % 100 > 50) { other.send(i); }
+        }
+        CHECK(h.journal->compact().bytes_after > 5u * (256 << 10));
+    }
+    h.reopen();
+    simulated_queue<std::string> q(*h.journal, "q");
+    for (int i = 0; i <= many;) {
+        if (i == many / 2) { q.send(text_of(many)); } // while somebody reads on
+        q.pop_each(
+            [&](const std::string& s) {
+                if (s != text_of(i)) { FAIL("message " << i); }
+                ++i;
+            },
+            many / 2 > i ? std::min<std::size_t>(50, static_cast<std::size_t>(many / 2 - i)) : 50);
+    }
+    CHECK(!q.try_pop());
+}
+
+TEST_CASE("journal: readers of one topic at different places do not read each other's bytes") {
+    home h(durability::none);
+    h.options.segment_bytes = 256 << 10;
+    h.reopen();
+    constexpr int many = 2000;
+    {
+        simulated_topic<std::string> t(*h.journal, "t");
+        auto keeps = t.subscribe("keeps", {.from = mailroom::start::earliest});
+        for (int i = 0; i < many; ++i) { t.publish(text_of(i)); }
+    }
+    h.reopen();
+    simulated_topic<std::string> t(*h.journal, "t");
+    auto first = t.subscribe("keeps"), second = t.subscribe({.from = mailroom::start::earliest});
+    int at[2] = {0, 0};
+    const auto read = [&](mailroom::subscription<std::string>& s, int& i, int n) {
+        for (; n != 0 && i < many; --n, ++i) {
+            auto m = s.try_pop();
+            if (!m || m->body() != text_of(i)) { FAIL("message " << i); }
+        }
+    };
+    read(second, at[1], 700); // ahead
+    while (at[0] < many) {
+        read(first, at[0], 45);
+        read(second, at[1], 30);
+    }
+    CHECK(!first.try_pop());
+    CHECK(!second.try_pop());
+}
+
+TEST_CASE("journal: what is damaged among what is read ahead is left out alone") {
+    home h(durability::none);
+    h.options.segment_bytes = 256 << 10;
+    h.reopen();
+    constexpr int many = 2000; // the last segment is looked through as it is opened: what is damaged lies before
+    {
+        simulated_queue<std::string> q(*h.journal, "q");
+        for (int i = 0; i < many; ++i) { q.send(std::to_string(i) + std::string(400, 'x')); }
+    }
+    h.journal.reset();
+    std::size_t flipped = 0;
+    for (const std::string& name : h.disk.files()) {
+        if (!name.ends_with(".log")) { continue; }
+        const auto all = h.disk.contents(name);
+        const std::string_view text(reinterpret_cast<const char*>(all.data()), all.size());
+        for (const char* which : {"150xxxx", "151xxxx", "320xxxx", "777xxxx"}) {
+            const std::size_t at = text.find(std::string(1, '\0') + which); // a body begins where its header ends, with zeros
+            if (at == std::string_view::npos) { continue; }
+            h.disk.flip_bit(name, (at + 300) * 8);
+            ++flipped;
+        }
+    }
+    REQUIRE(flipped == 4);
+    h.open();
+    simulated_queue<std::string> q(*h.journal, "q");
+    std::vector<int> got;
+    std::size_t damages = 0;
+    for (;;) {
+        try {
+            auto m = q.try_pop();
+            if (!m) { break; }
+            got.push_back(std::atoi(m->body().c_str()));
+        } catch (const mailroom::error& e) {
+            CHECK(e == errc::corrupt);
+            ++damages;
+        }
+    }
+    std::vector<int> expected;
+    for (int i = 0; i < many; ++i) {
+        if (i != 150 && i != 151 && i != 320 && i != 777) { expected.push_back(i); }
+    }
+    CHECK(got == expected);
+    CHECK(damages == 4);
 }

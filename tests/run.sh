@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd -P)
 
 pkg_config=
 if is_debian_12; then pkg_config=pkg_config; fi  # elsewhere the test that needs it is skipped without it
-setup compiler cmake ninja doctest moodycamel boost xxhash $pkg_config
+setup compiler cmake ninja doctest moodycamel boost xxhash sqlite $pkg_config
 setup_optional postgresql
 
 say "-- building the tests in $build/dev with $CXX"

@@ -5,6 +5,7 @@
 #include "journal_rivals.hpp"
 
 #include <mailroom/journal.hpp>
+#include <mailroom/transaction.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -45,6 +46,38 @@ private:
     scratch where_;
     mailroom::journal disk_;
     mailroom::queue<std::string, mailroom::journal> queue_;
+};
+
+/// Two queues in a journal; what is in the one goes to the other, so many messages a transaction.
+class pipeline {
+public:
+    explicit pipeline(const mailroom::journal_options& o) : disk_(where_.path(), o), from_(disk_, "from"), to_(disk_, "to") {}
+
+    /// So many are there to be moved.
+    void fill(std::size_t n, const std::string& body) {
+        const std::vector<std::string> some(64, body);
+        for (std::size_t done = 0; done < n; done += some.size()) { from_.send_many(some); }
+    }
+    void move(std::size_t n, const std::string& body) {
+        mailroom::transaction tx(disk_);
+        for (std::size_t i = 0; i < n; ++i) {
+            tx.ack(from_.receive().value());
+            tx.send(to_, body);
+        }
+        tx.commit();
+    }
+    tally drain() {
+        while (from_.pop_each([](const std::string&) {}, 4096) != 0) {}
+        tally all;
+        while (to_.pop_each([&all](const std::string& b) { all.add(b); }, 4096) != 0) {}
+        disk_.flush();
+        return all;
+    }
+
+private:
+    scratch where_;
+    mailroom::journal disk_;
+    mailroom::queue<std::string, mailroom::journal> from_, to_;
 };
 
 /// Sends, and has so many under way.

@@ -39,6 +39,7 @@ example 13_journal "3 sent, 1 read, 2 still there after reopening"
 example 14_killed_and_restarted "it adds up: yes"
 example 15_durable_topic "55 published, not as expected: 0"
 example 16_types_that_change "not as expected: 0"
+[ ! -x "$programs/19_outbox" ] || example 19_outbox "3 processes were killed, each order is paid once" # where SQLite is
 
 jobs=14_killed_and_restarted/jobs news=15_durable_topic/news
 tool 0 ls $jobs

@@ -26,6 +26,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -84,6 +86,7 @@ public:
         to.attach(*core);
         restore_ids(*core, ids, o, to.before());
         core->restore(bytes_of(o, *core, to.before()));
+        restore_numbers(core->numbers(), at.number, false);
         enter<T>(name, core.get());
         return core.release();
     }
@@ -118,11 +121,19 @@ public:
                 known->restore(k.id, packed(static_cast<int>(k.stream - at.number), k.offset), later(sent, o.deduplicate.window), true);
             }
         }
+        restore_numbers(core->numbers(), at.number, true);
         enter<T>(name, core.get());
         return core.release();
     }
 
 private:
+    void restore_numbers(producer_table& to, std::uint32_t number, bool is_topic) {
+        std::map<std::string, produced_number, std::less<>> all;
+        log_->look([&](const catalog& c) { all = c.endpoint(number).producers; });
+        for (const auto& [who, p] : all) {
+            to.restore(who, p.number, is_topic ? packed(static_cast<int>(p.stream - number), p.offset) : p.offset, p.turn);
+        }
+    }
     template <class T, class Core>
     void enter(const std::string& name, Core* core) {
         log_port::tenant t{name, std::string(type_name_v<T>), core, 1, [](void* c) noexcept { static_cast<Core*>(c)->shut(); }};

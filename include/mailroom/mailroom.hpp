@@ -1,7 +1,10 @@
 // Everything but the edges: include this, or the single headers it names.
 #pragma once
 
+#include <mailroom/idempotent.hpp>
+#include <mailroom/producer.hpp>
 #include <mailroom/queue.hpp>
+#include <mailroom/request.hpp>
 #include <mailroom/topic.hpp>
 #include <mailroom/transaction.hpp>
 

@@ -34,10 +34,18 @@
 
 namespace mailroom {
 
+namespace detail {
+struct queue_access;
+}
+
 template <class T, class Persistence>
 class queue : public receiving<T, queue<T, Persistence>> {
     friend receiving<T, queue<T, Persistence>>;
     friend class transaction;
+    template <class>
+    friend class producer;
+    friend detail::endpoint_access;
+    friend struct detail::queue_access;
     static_assert(!detail::is_transient<Persistence>, "mailroom: queue<T, transient<...>> needs #include <mailroom/store/transient.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
                   "mailroom: the persistence of a queue is mailroom::memory, mailroom::journal or mailroom::transient<...>");
@@ -64,7 +72,8 @@ public:
     /// Appends a message and returns its offset; waits while the queue is full and its overflow rule is `block`.
     /// Throws `error`: closed, full (rule reject, or drop_oldest with every message held), too_large, rejected, invalid.
     /// A duplicate: the offset of the original. Dropped by drop_newest: no_offset. Cost: no lock, no allocation but one block in 32 messages.
-    offset send(T value) { return to().send(value); }
+    offset send(T&& value) { return to().send(value); }
+    offset send(const T& value) requires std::copy_constructible<T> { return to().send_copy(value); }
     offset send(T value, properties props) { return to().send(value, &props, stop_token()); }
     /// The same, until stopped: errc::full.
     offset send(T value, properties props, stop_token stop) { return to().send(value, &props, stop); }
@@ -137,5 +146,17 @@ private:
 
     std::unique_ptr<detail::memory_core<T>, abandoning> core_;
 };
+
+namespace detail {
+
+/// For what else is built on a queue.
+struct queue_access {
+    template <class T, class Persistence>
+    static memory_core<T>& core(queue<T, Persistence>& q) noexcept {
+        return *q.core_;
+    }
+};
+
+} // namespace detail
 
 } // namespace mailroom

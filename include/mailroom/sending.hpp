@@ -26,6 +26,14 @@ concept message_body = std::is_object_v<T> && !std::is_const_v<T> && !std::is_ar
 
 namespace detail {
 
+/// How what stands above the faces reaches what an endpoint is made of.
+struct endpoint_access {
+    template <class Endpoint>
+    static auto& core(Endpoint& of) noexcept {
+        return *of.core_;
+    }
+};
+
 template <class Range>
 using range_element = decltype(*std::begin(std::declval<Range&>()));
 /// An rvalue that owns its elements, not a view of somebody's: they may be moved from.
@@ -55,6 +63,16 @@ public:
             if (place != no_offset) { return place; }
         }
         return send(value, nullptr, stop_token());
+    }
+    /// The same of a copy; what is only encoded is not copied.
+    offset send_copy(const T& value) {
+        if (core_.is_plain()) {
+            T copy(value);
+            return send(copy);
+        }
+        core_.check(value, no_properties);
+        result<offset> done = log_.send_copy(value);
+        return value_or_throw(done);
     }
     offset send(T& value, properties* props, const stop_token& stop) {
         core_.check(value, props != nullptr ? *props : no_properties);

@@ -35,6 +35,9 @@ using position_receipt = basic_receipt<position>;
 template <class T, class Persistence>
 class topic {
     friend class transaction;
+    template <class>
+    friend class producer;
+    friend detail::endpoint_access;
     static_assert(!detail::is_transient<Persistence>, "mailroom: topic<T, transient<...>> needs #include <mailroom/store/transient_topic.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
                   "mailroom: the persistence of a topic is mailroom::memory, mailroom::journal or mailroom::transient<...>");
@@ -63,7 +66,8 @@ public:
     /// has left as much unsettled as the options allow, and the overflow rule is `block`. Throws `error` as `queue::send` does. A duplicate:
     /// the place of the original. Dropped by drop_newest: the offset is no_offset.
     /// Cost: no lock, no allocation but one block in 32 messages, and nothing for subscribers that do not wait.
-    position publish(T value) { return place(to(nullptr).send(value)); }
+    position publish(T&& value) { return place(to(nullptr).send(value)); }
+    position publish(const T& value) requires std::copy_constructible<T> { return place(to(nullptr).send_copy(value)); }
     position publish(T value, properties props) { return place(to(&props).send(value, &props, stop_token())); }
     /// The same, until stopped: errc::full.
     position publish(T value, properties props, stop_token stop) { return place(to(&props).send(value, &props, stop)); }

@@ -31,12 +31,14 @@ TEST_CASE("basics: words have the types the interface promises") {
 TEST_CASE("errc: numbers are stable and each has words of its own") {
     CHECK(static_cast<int>(mailroom::errc::closed) == 1);
     CHECK(static_cast<int>(mailroom::errc::unsupported) == 15);
-    for (int a = 1; a <= 15; ++a) {
+    CHECK(static_cast<int>(mailroom::errc::failed) == 16);
+    CHECK(static_cast<int>(mailroom::errc::cancelled) == 17);
+    for (int a = 1; a <= 17; ++a) {
         const std::string_view said = mailroom::describe_errc(static_cast<mailroom::errc>(a));
         CHECK(said != "unknown error");
         for (int b = 1; b < a; ++b) CHECK(said != mailroom::describe_errc(static_cast<mailroom::errc>(b)));
     }
-    CHECK(mailroom::describe_errc(static_cast<mailroom::errc>(16)) == std::string_view("unknown error"));
+    CHECK(mailroom::describe_errc(static_cast<mailroom::errc>(18)) == std::string_view("unknown error"));
     CHECK(mailroom::describe_errc(static_cast<mailroom::errc>(0)) == std::string_view("unknown error"));
 }
 
@@ -66,6 +68,7 @@ TEST_CASE("error_code: equals the condition of the standard that says the same")
     CHECK(std::error_code(mailroom::errc::invalid) == std::errc::invalid_argument);
     CHECK(std::error_code(mailroom::errc::io) == std::errc::io_error);
     CHECK(std::error_code(mailroom::errc::unsupported) == std::errc::not_supported);
+    CHECK(std::error_code(mailroom::errc::cancelled) == std::errc::operation_canceled);
     CHECK(std::error_code(mailroom::errc::full) != std::errc::timed_out);
     CHECK(std::error_code(mailroom::errc::full).default_error_condition() ==
           std::error_condition(static_cast<int>(mailroom::errc::full), mailroom::category()));

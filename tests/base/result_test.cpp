@@ -95,6 +95,16 @@ TEST_CASE("failure: survives the way through an exception and back") {
     }
 }
 
+TEST_CASE("failure: says whether it came from somebody else") {
+    const mailroom::failure here(mailroom::errc::full, "no room");
+    const mailroom::failure there = here.from_afar();
+    CHECK_FALSE(here.travelled());
+    CHECK(there.travelled());
+    CHECK(there.kind() == mailroom::errc::full);
+    CHECK(std::string(there.what()) == "no room");
+    CHECK(here == there);
+}
+
 TEST_CASE("result: a move-only value") {
     result<std::unique_ptr<int>> r = std::make_unique<int>(3);
     CHECK(**r == 3);

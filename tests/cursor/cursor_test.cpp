@@ -1025,3 +1025,46 @@ TEST_CASE("cursor: knows what is not settled, wherever it is") {
     log.seek(0);
     CHECK(log.unsettled() == offsets{0});
 }
+
+TEST_CASE("cursor: withdraw: one message goes, wherever it lies, unless somebody holds it") {
+    cursor_options options;
+    options.lease = 10s;
+    made_up_log log(options);
+    log.send(6);
+    const handle first = log.receive();
+    CHECK(first.place == 0);
+    CHECK_FALSE(log.c.withdraw(0)); // held
+    CHECK(log.c.withdraw(3));       // in the lane
+    CHECK_FALSE(log.c.withdraw(3)); // gone
+    CHECK(log.c.withdraw(4));       // in the lane still
+    CHECK(log.c.withdraw(1));       // in the index by now
+    CHECK_FALSE(log.c.withdraw(6)); // not there yet
+    CHECK(log.settle(first, verb::nack_after, 5s));
+    CHECK(log.c.withdraw(0)); // parked
+    CHECK(log.c.count().dropped == 4);
+    CHECK(log.c.count().dead == 0);
+    for (const offset expected : {2u, 5u}) {
+        const handle at = log.receive();
+        CHECK(at.place == expected);
+        CHECK(log.settle(at, verb::ack));
+    }
+    CHECK(log.receive().place == mailroom::no_offset);
+    CHECK(log.c.count().acked == 2);
+    log.send();
+    const handle dead = log.receive();
+    CHECK(log.settle(dead, verb::reject));
+    CHECK_FALSE(log.c.withdraw(dead.place));
+}
+
+TEST_CASE("cursor: a request that expires is dropped, not dead") {
+    made_up_log log(cursor_options{});
+    log.send(duration::min(), 1s);
+    log.send(duration::min(), 1s);
+    log.blocks[0]->covers[1]->props.reply_to = reply_address(7);
+    log.clock.advance(1s);
+    log.c.step();
+    CHECK(log.c.count().expired == 2);
+    CHECK(log.c.count().dead == 1);
+    CHECK(log.c.count().dropped == 1);
+    CHECK(log.receive().place == mailroom::no_offset);
+}

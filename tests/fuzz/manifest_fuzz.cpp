@@ -239,6 +239,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size == 0) { return 0; }
     const unsigned how = data[0];
     simulated_files disk = the_disk.clone();
+    disk.capacity(std::uint64_t{32} << 20); // a file may be said to be as long as a real one can be: here its zeros take memory
     bytes file(size - 1);
     if (size > 1) { std::memcpy(file.data(), data + 1, size - 1); }
     if ((how & 1u) != 0) { file = sealed_file::encode(sealed_file::manifest_word, the_id, 0, file); }

@@ -4,7 +4,7 @@
 set -u
 compiler=$1 header=$2 allowed=$3
 shift 3
-forbidden='(/filesystem|/iostream|/regex|/future|/sstream|/boost/[^ ]*|concurrentqueue\.h|xxhash\.h)$'
+forbidden='(/filesystem|/iostream|/regex|/future|/sstream|/boost/[^ ]*|concurrentqueue\.h|xxhash\.h|sqlite3\.h)$'
 
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

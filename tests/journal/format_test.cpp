@@ -298,3 +298,42 @@ TEST_CASE("format: any bytes are one of ours or not, and nothing is read beyond 
         return true;
     });
 }
+
+TEST_CASE("format: a key hashes as its seed does, whatever the length; so does what hashes a few bytes") {
+    bytes b(3000);
+    support::dice dice(7);
+    for (auto& x : b) { x = static_cast<std::byte>(dice.below(256)); }
+    for (const std::uint64_t s : {std::uint64_t{0}, std::uint64_t{1}, seed, ~std::uint64_t{0}}) {
+        const hash_key key(s);
+        CHECK(std::uint64_t{key} == s);
+        for (std::size_t n = 0; n < b.size(); ++n) {
+            const bytes_view front = bytes_view(b).first(n);
+            if (checksum(front, key) != checksum(front, s)) { FAIL("of " << n << " bytes"); }
+        }
+        CHECK(short_checksum<48>(b.data(), s) == checksum(bytes_view(b).first(48), s));
+        CHECK(short_checksum<56>(b.data(), s) == checksum(bytes_view(b).first(56), s));
+    }
+}
+
+TEST_CASE("format: the header of one's own record is read as it was written") {
+    const bytes b = make_record({.position = 88,
+                                 .offset = ~mailroom::offset{0} - 1,
+                                 .time = -5,
+                                 .stream = 0xfedcba98,
+                                 .kind = record_kind::moved,
+                                 .schema = 0xfffe,
+                                 .properties = 3},
+                                "abcde");
+    record_header known;
+    REQUIRE(record_header::decode(b, 88, seed, known));
+    const record_header own = record_header::decode_own(b.data());
+    CHECK(own.position == 88);
+    CHECK(own.hash == known.hash);
+    CHECK(own.offset == ~mailroom::offset{0} - 1);
+    CHECK(own.time == -5);
+    CHECK(own.length == 5);
+    CHECK(own.stream == 0xfedcba98);
+    CHECK(own.kind == record_kind::moved);
+    CHECK(own.schema == 0xfffe);
+    CHECK(own.properties == 3);
+}

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <span>
 #include <string>
 #include <system_error>
@@ -276,3 +277,28 @@ TEST_CASE("posix_files: errors of the system come through") {
     }
     SUBCASE("a name that is too long") { CHECK(files.open(dir / std::string(300, 'x'), open_mode::create, f) == std::errc::filename_too_long); }
 }
+
+#if defined(__linux__)
+TEST_CASE("posix_files: to begin a sync changes nothing that anybody sees") {
+    const scratch dir;
+    const posix_files disk;
+    posix_files::file f;
+    REQUIRE(disk.open(dir / "f", open_mode::create, f) == ok);
+    const std::vector<std::byte> bytes(100'000, std::byte{7});
+    const std::span<const std::byte> all(bytes);
+    std::size_t n = 0;
+    REQUIRE(disk.write(f, 0, {&all, 1}, n) == ok);
+    disk.start_sync(f, 0, n);
+    disk.start_sync(f, 50'000, 1'000'000);                            // beyond the end
+    disk.start_sync(f, 0, std::numeric_limits<std::uint64_t>::max()); // beyond what the system can say
+    disk.start_sync(f, std::numeric_limits<std::uint64_t>::max(), 1);
+    std::uint64_t size = 0;
+    CHECK(disk.size(f, size) == ok);
+    CHECK(size == bytes.size());
+    std::vector<std::byte> back(bytes.size());
+    CHECK(disk.read(f, 0, back, n) == ok);
+    CHECK(n == bytes.size());
+    CHECK(back == bytes);
+    CHECK(disk.sync(f) == ok);
+}
+#endif

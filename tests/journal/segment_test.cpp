@@ -482,3 +482,23 @@ TEST_CASE("segment: a disk that takes nothing is an error, not a loop") {
     const bytes_view part(all);
     CHECK(write_all(disk, f, 0, {&part, 1}) == std::errc::io_error);
 }
+
+TEST_CASE("segment: a run that goes on is the same, told with or without its stream") {
+    segment<simulated_files> one("j", 80), other("j", 80);
+    bool is_new = false;
+    const std::size_t which = one.add(3, 10, 144, is_new);
+    other.add(3, 10, 144, is_new);
+    for (std::uint64_t i = 1; i < 100; ++i) {
+        one.extend(which, 144 + i * 64);
+        other.add(3, 10 + i, 144 + i * 64, is_new);
+        CHECK(!is_new);
+    }
+    CHECK(one.add(3, 110, 144 + 100 * 64, is_new) == which); // and on
+    CHECK(!is_new);
+    other.add(3, 110, 144 + 100 * 64, is_new);
+    one.seal();
+    other.seal();
+    REQUIRE(one.runs().size() == 1);
+    CHECK(one.runs()[0].count == 101);
+    CHECK(one.encode_index(ours) == other.encode_index(ours));
+}

@@ -4,10 +4,12 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -179,4 +181,37 @@ TEST_CASE("wire: any numbers and texts come back; any bytes are read or refused"
         static_cast<void>(refused);
         return true;
     });
+}
+
+TEST_CASE("wire: a buffer keeps what is in it as it grows, and its room when it is cleared") {
+    using mailroom::detail::byte_buffer;
+    support::dice dice(3);
+    byte_buffer b;
+    bytes expected;
+    CHECK(b.empty());
+    b.add({});
+    CHECK(b.empty());
+    for (int i = 0; i < 200; ++i) {
+        const bytes some(dice.below(100), static_cast<std::byte>(i));
+        b.add(some);
+        expected.insert(expected.end(), some.begin(), some.end());
+        REQUIRE(bytes_view(b).size() == expected.size());
+        REQUIRE(std::equal(expected.begin(), expected.end(), bytes_view(b).begin()));
+    }
+    b.resize(expected.size() - 10);
+    expected.resize(expected.size() - 10);
+    byte_buffer other(std::move(b));
+    CHECK(b.empty()); // NOLINT: it is as new
+    CHECK(b.capacity() == 0);
+    b.add(raw({1, 2, 3}));
+    CHECK(b.size() == 3);
+    b = std::move(other);
+    REQUIRE(b.size() == expected.size());
+    CHECK(std::equal(expected.begin(), expected.end(), b.data()));
+    const std::size_t room = b.capacity();
+    b.clear();
+    CHECK(b.empty());
+    CHECK(b.capacity() == room);
+    b.reserve(room / 2);
+    CHECK(b.capacity() == room);
 }

@@ -247,3 +247,19 @@ TEST_CASE("outgoing: a move that throws happens before anything is taken") {
     slot.drop();
     nervous::throws = false;
 }
+
+TEST_CASE("body: what is assigned uses the buffer that is there") {
+    body<std::string> slot;
+    const std::string first(500, 'a'), second(400, 'b');
+    slot.assign(first.begin(), first.end());
+    CHECK(*slot.get() == first);
+    const char* const buffer = slot.get()->data();
+    slot.drop();
+    slot.assign(second.begin(), second.end());
+    CHECK(*slot.get() == second);
+    CHECK(slot.get()->data() == buffer);
+    slot.drop();
+    slot.assign(first.begin(), first.begin());
+    CHECK(slot.get()->empty());
+    slot.drop();
+}

@@ -29,6 +29,8 @@ enum class errc {
     unroutable,     ///< no destination matches
     in_doubt,       ///< prepared, neither committed nor rolled back
     unsupported,    ///< this endpoint cannot do that
+    failed,         ///< whoever was asked threw something that is none of ours
+    cancelled,      ///< the one who waits was told to stop
 };
 
 } // namespace mailroom
@@ -57,6 +59,8 @@ namespace mailroom {
     case errc::unroutable: return "no destination matches";
     case errc::in_doubt: return "in doubt";
     case errc::unsupported: return "not supported";
+    case errc::failed: return "failed";
+    case errc::cancelled: return "cancelled";
     }
     return "unknown error";
 }
@@ -77,6 +81,7 @@ public:
         case errc::invalid: return std::errc::invalid_argument;
         case errc::io: return std::errc::io_error;
         case errc::unsupported: return std::errc::not_supported;
+        case errc::cancelled: return std::errc::operation_canceled;
         default: return {value, *this};
         }
     }

@@ -33,6 +33,15 @@ public:
     [[nodiscard]] const char* what() const noexcept { return sentence_ ? sentence_->c_str() : describe_errc(code_); }
     [[nodiscard]] std::string message() const { return what(); }
 
+    /// Whether it came as an answer, from the one who was asked (request.hpp); else it was found on this side.
+    [[nodiscard]] bool travelled() const noexcept { return travelled_; }
+    /// The same, said by somebody else.
+    [[nodiscard]] failure from_afar() const& {
+        failure there(*this);
+        there.travelled_ = true;
+        return there;
+    }
+
     /// Throws it as mailroom::error.
     [[noreturn, gnu::cold, gnu::noinline]] void raise() const {
         if (!sentence_) throw error(code_);
@@ -44,6 +53,7 @@ public:
 
 private:
     errc code_;
+    bool travelled_ = false;
     std::shared_ptr<const std::string> sentence_;
 };
 

@@ -78,6 +78,7 @@ public:
     settler_home home() const noexcept override { return to_.home(); }
     time_point sent_at(const handle& at) const noexcept override { return to_.sent_at(at); }
     void end_look(const handle& at) noexcept override { to_.end_look(at); }
+    source_base* attic() noexcept override { return &from_; }
 
 private:
     friend class custodian;

@@ -70,11 +70,24 @@ inline bool cursor::drop_oldest() noexcept {
     step(s, now);
     entry* const e = oldest(s);
     if (e == nullptr) { return false; }
-    ++dropped_;
-    ++unacked_;
     index_.take_out(*e);
-    e->lapsed = false;
-    remove(s, *e, now);
+    drop(s, *e, now);
+    return true;
+}
+
+/// The message at `o` goes if nobody holds it; with no memory for that it stays.
+inline bool cursor::withdraw(offset o) noexcept {
+    session s(*this);
+    if (stopped_) { return false; }
+    const duration now = clock_.now();
+    try {
+        absorb(s, o + 1, static_cast<std::size_t>(o + 1));
+    } catch (...) { return false; }
+    entry* const e = index_.find(o);
+    if (e == nullptr || e->settled || e->holders != 0) { return false; }
+    if (e->where != entry::place::ready && e->where != entry::place::waiting && e->where != entry::place::parked) { return false; }
+    index_.take_out(*e);
+    drop(s, *e, now);
     return true;
 }
 

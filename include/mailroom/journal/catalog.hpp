@@ -232,14 +232,12 @@ public:
             prepare(std::move(xid), from.rest());
             break;
         }
-        case record_kind::verdict:
-            if (in_doubt_.erase(from.text()) == 0) { fail(errc::corrupt, "a verdict about an unknown transaction"); }
-            break;
+        case record_kind::verdict: in_doubt_.erase(from.text()); break; // its preparation may have been lost to damage
         case record_kind::produced: {
             std::string who = from.text();
             const stream_entry& s = known_stream(r.head.stream);
-            if (s.next == 0) { fail(errc::corrupt, "a number for no message"); }
-            note_number(known_endpoint(s.endpoint), std::move(who), {from.var(), r.head.stream, s.next - 1, 0});
+            const std::uint64_t number = from.var();
+            if (s.next != 0) { note_number(known_endpoint(s.endpoint), std::move(who), {number, r.head.stream, s.next - 1, 0}); }
             break;
         }
         default: fail(errc::corrupt, "a record of unknown kind");

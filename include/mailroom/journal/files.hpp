@@ -47,6 +47,8 @@ concept file_handle = std::default_initializable<File> && std::movable<File> && 
 ///   sync(file)                  Makes durable what was written and cut before the call, and as much of the size as reading it needs. If it
 ///                               fails, no later success says anything about what was written before: the system may have dropped it.
 ///   sync_all(file)              The same, and all that is known about the file.
+///   start_sync(file, at, bytes) Begins to make durable so many bytes from `at` on, and waits for nothing; promises nothing, answers nothing,
+///                               noexcept. A policy may do without.
 ///   size(file, bytes)           Says how long the file is.
 ///   truncate(file, bytes)       Cuts the file, or makes it longer by zeros. Durable after a sync.
 ///   lock(file)                  Takes the whole file, opened for writing, against other processes, without waiting;

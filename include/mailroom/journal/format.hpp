@@ -17,6 +17,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #ifndef XXH_INLINE_ALL
@@ -35,6 +36,38 @@ inline constexpr const char* other_version = "the file is of another version of 
 
 /// XXH3-64.
 inline std::uint64_t checksum(bytes_view b, std::uint64_t seed) noexcept { return XXH3_64bits_withSeed(b.data(), b.size(), seed); }
+/// The same of so few bytes that, where their number is known, little is left of it.
+template <std::size_t N>
+requires(N <= 128) [[gnu::flatten]] inline std::uint64_t short_checksum(const std::byte* at, std::uint64_t seed) noexcept {
+    return XXH3_64bits_withSeed(at, N, seed);
+}
+
+/// A seed, and what hashing more than 240 bytes makes of it, made once.
+class hash_key {
+public:
+    hash_key() noexcept : hash_key(0) {}
+    hash_key(std::uint64_t seed) noexcept : seed_(seed) { // NOLINT: a seed is a key
+#if XXH_VERSION_NUMBER >= 801
+        XXH3_generateSecret_fromSeed(secret_.data(), seed);
+#endif
+    }
+    operator std::uint64_t() const noexcept { return seed_; }
+    /// XXH3-64 with that seed.
+    std::uint64_t of(bytes_view b) const noexcept {
+#if XXH_VERSION_NUMBER >= 801
+        return XXH3_64bits_withSecretandSeed(b.data(), b.size(), secret_.data(), secret_.size(), seed_);
+#else
+        return checksum(b, seed_);
+#endif
+    }
+
+private:
+    std::uint64_t seed_;
+#if XXH_VERSION_NUMBER >= 801
+    alignas(64) std::array<unsigned char, 192> secret_;
+#endif
+};
+inline std::uint64_t checksum(bytes_view b, const hash_key& key) noexcept { return key.of(b); }
 
 /// Everything in the commit stream begins at a multiple of this.
 inline constexpr std::size_t alignment = 8;
@@ -167,26 +200,30 @@ struct record_header {
         store_le(to + 16, hash);
         store_le(to + 24, offset);
         store_le(to + 32, time);
-        store_le(to + 40, length);
-        store_le(to + 44, stream);
-        store_le(to + 48, static_cast<std::uint16_t>(kind));
-        store_le(to + 50, schema);
-        store_le(to + 52, properties);
-        store_le(to, checksum({to + 8, size - 8}, seed));
+        // As whole words: so they are read again at once, to be hashed.
+        store_le(to + 40, std::uint64_t{length} | std::uint64_t{stream} << 32);
+        store_le(to + 48, static_cast<std::uint64_t>(kind) | std::uint64_t{schema} << 16 | std::uint64_t{properties} << 32);
+        store_le(to, short_checksum<size - 8>(to + 8, seed));
     }
     static bool decode(bytes_view from, std::uint64_t at, std::uint64_t seed, record_header& h) noexcept {
         if (from.size() < size || load_le<std::uint64_t>(from.data() + 8) != at) { return false; }
-        if (load_le<std::uint64_t>(from.data()) != checksum(from.subspan(8, size - 8), seed)) { return false; }
-        h.position = at;
-        h.hash = load_le<std::uint64_t>(from.data() + 16);
-        h.offset = load_le<std::uint64_t>(from.data() + 24);
-        h.time = load_le<std::int64_t>(from.data() + 32);
-        h.length = load_le<std::uint32_t>(from.data() + 40);
-        h.stream = load_le<std::uint32_t>(from.data() + 44);
-        h.kind = static_cast<record_kind>(load_le<std::uint16_t>(from.data() + 48));
-        h.schema = load_le<std::uint16_t>(from.data() + 50);
-        h.properties = load_le<std::uint32_t>(from.data() + 52);
+        if (load_le<std::uint64_t>(from.data()) != short_checksum<size - 8>(from.data() + 8, seed)) { return false; }
+        h = decode_own(from.data());
         return h.properties <= h.length;
+    }
+    /// Of a record that was made here and never left: nothing to be verified.
+    static record_header decode_own(const std::byte* from) noexcept {
+        record_header h;
+        h.position = load_le<std::uint64_t>(from + 8);
+        h.hash = load_le<std::uint64_t>(from + 16);
+        h.offset = load_le<std::uint64_t>(from + 24);
+        h.time = load_le<std::int64_t>(from + 32);
+        h.length = load_le<std::uint32_t>(from + 40);
+        h.stream = load_le<std::uint32_t>(from + 44);
+        h.kind = static_cast<record_kind>(load_le<std::uint16_t>(from + 48));
+        h.schema = load_le<std::uint16_t>(from + 50);
+        h.properties = load_le<std::uint32_t>(from + 52);
+        return h;
     }
 };
 
@@ -196,12 +233,16 @@ struct record {
     bytes_view payload;
 };
 
-/// The record at position `at` if `from` begins with all of one, intact.
-inline std::optional<record> decode_record(bytes_view from, std::uint64_t at, std::uint64_t seed) noexcept {
-    record r;
-    if (!record_header::decode(from, at, seed, r.head) || from.size() < r.head.whole()) { return std::nullopt; }
-    if (checksum(from.subspan(record_header::size, padded(r.head.length)), seed) != r.head.hash) { return std::nullopt; }
+/// Reads the record at position `at`; false: `from` does not begin with all of one, intact.
+inline bool decode_record(bytes_view from, std::uint64_t at, const hash_key& seed, record& r) noexcept {
+    if (!record_header::decode(from, at, seed, r.head) || from.size() < r.head.whole()) { return false; }
+    if (checksum(from.subspan(record_header::size, padded(r.head.length)), seed) != r.head.hash) { return false; }
     r.payload = from.subspan(record_header::size, r.head.length);
+    return true;
+}
+inline std::optional<record> decode_record(bytes_view from, std::uint64_t at, const hash_key& seed) noexcept {
+    std::optional<record> r(std::in_place);
+    if (!decode_record(from, at, seed, *r)) { r.reset(); }
     return r;
 }
 

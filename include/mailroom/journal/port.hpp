@@ -49,6 +49,8 @@ public:
     /// Topics: which messages a rule retains, whoever has settled them.
     virtual offset retained_from() noexcept { return no_offset; }
     virtual bool retains(offset) noexcept { return false; }
+    /// Who knows the ids of this endpoint's messages; nullptr: none count.
+    virtual const void* id_keeper() noexcept { return nullptr; }
     /// Messages of a prepared transaction are about to be placed here: nobody else sends one with an id until `unlock_ids`.
     virtual void lock_ids() noexcept {}
     virtual void unlock_ids() noexcept {}
@@ -66,6 +68,38 @@ public:
 
 protected:
     ~stream_listener() = default;
+};
+
+/// What somebody who reads a stream from front to back keeps of it from one call to the next. One thread at a time.
+struct read_ahead {
+    using segment_ref = std::weak_ptr<const void>; // also of one that is gone by now, which no other is taken for
+
+    // Bytes of a segment, from a position on.
+    segment_ref of;
+    std::uint64_t at = 0;
+    std::size_t have = 0, room = 0;
+    std::unique_ptr<std::byte[]> bytes;
+    std::uint64_t reached = 0; // where the record that was read last ends
+    std::size_t usual = 0;     // its length
+    // Where messages with offsets in a row lie.
+    segment_ref places_of;
+    mailroom::offset first_place = 0;
+    std::vector<std::uint64_t> places;
+
+    /// The bytes of a segment from position `p` on, as many as are here.
+    bytes_view from(const std::shared_ptr<const void>& segment, std::uint64_t p) const noexcept {
+        if (p < at || p - at >= have || !is(of, segment)) { return {}; }
+        const auto skip = static_cast<std::size_t>(p - at);
+        return {bytes.get() + skip, have - skip};
+    }
+    bool places_are_of(const std::shared_ptr<const void>& segment) const noexcept { return is(places_of, segment); }
+    /// Gives the memory back.
+    void forget() noexcept { *this = read_ahead(); }
+
+private:
+    static bool is(const segment_ref& kept, const std::shared_ptr<const void>& segment) noexcept {
+        return !kept.owner_before(segment) && !segment.owner_before(kept);
+    }
 };
 
 class log_port : public commit_port {
@@ -105,6 +139,8 @@ public:
     /// Puts records, messages of one stream in a row or others, into the batch that is next committed, all or none. `admit`, under the lock, is asked for
     /// the offset of the first. `t` is completed with that batch. Waits where the batch is full.
     virtual placed place(std::span<draft> drafts, const admission& admit, ticket* t) = 0;
+    /// The same for one message, where nobody asks and nobody waits; no_offset: nothing happened, and `place` says why, or waits.
+    virtual offset append(const draft& d) = 0;
     /// Joins the batch that is next committed, without a record: also what is settled by now is in it.
     virtual void enrol(ticket& t) = 0;
     /// Commits what is there, unless somebody is at it; returns whether the ticket is done.
@@ -128,14 +164,16 @@ public:
     // ----------------------------------------------------------------------------------------------------------------------- reading
 
     /// Calls `found(i, record)` for each message first + i, of those whose bit is set, that is there and intact; `lost(i, damage)` for others
-    /// that cannot be read, `lost(i, nullptr)` for those that are not there.
+    /// that cannot be read, `lost(i, nullptr)` for those that are not there. Who reads on keeps what was read with them.
     using found_fn = std::function<void(unsigned, const record&)>;
     using lost_fn = std::function<void(unsigned, const damage*)>;
-    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept = 0;
+    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
+                      read_ahead* kept = nullptr) noexcept = 0;
     /// The first offset of a stream that is stored.
     virtual offset first_stored(std::uint32_t stream) noexcept = 0;
 
-    virtual std::uint64_t seed() const noexcept = 0;
+    /// What payloads are hashed with.
+    virtual const hash_key& seed() const noexcept = 0;
     virtual mailroom::clock& clock() const noexcept = 0;
     /// Messages below this were there when the journal was opened after a crash: who is handed one may be what killed the process.
     virtual offset suspects_until(std::uint32_t stream) noexcept = 0;

@@ -117,6 +117,14 @@ public:
 #endif
     }
 
+#if defined(__linux__) && defined(SYNC_FILE_RANGE_WRITE)
+    /// sync_file_range(2), without waiting.
+    void start_sync(file& f, std::uint64_t at, std::uint64_t bytes) const noexcept {
+        if (at > last_place || bytes > last_place - at) { return; }
+        ::sync_file_range(f.descriptor_, static_cast<off_t>(at), static_cast<off_t>(bytes), SYNC_FILE_RANGE_WRITE);
+    }
+#endif
+
     /// fsync(2); on macOS F_FULLFSYNC, for there fsync leaves the data in the memory of the drive.
     std::error_code sync_all(file& f) const noexcept { return answer(sync_descriptor(f.descriptor_)); }
 

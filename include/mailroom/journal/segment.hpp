@@ -38,7 +38,7 @@ inline failure io_failure(std::string_view what, std::string_view path, const st
 /// Writes all of `parts`, however often it takes.
 template <class Files>
 std::error_code write_all(const Files& files, typename Files::file& file, std::uint64_t at, std::span<const bytes_view> parts) noexcept {
-    std::array<bytes_view, 4> left{};
+    std::array<bytes_view, 16> left{};
     std::size_t n = std::min(parts.size(), left.size());
     std::copy_n(parts.begin(), n, left.begin());
     std::size_t from = 0;
@@ -162,6 +162,11 @@ public:
         }
         return at->second;
     }
+    /// The same of a message that follows the last one of run `which`.
+    void extend(std::size_t which, std::uint64_t position) {
+        places_[which].push_back(static_cast<std::uint32_t>((position - first_) / alignment));
+        ++runs_[which].count;
+    }
     /// No more comes. What it knows of its places can go as soon as they are in a file.
     void seal() noexcept {
         std::uint64_t start = 0;
@@ -209,9 +214,10 @@ public:
             index = index_;
         }
         if (index == nullptr) { return false; }
-        std::array<std::byte, 64 * sizeof(std::uint32_t)> bytes;
+        constexpr std::size_t at_once = 1024;
+        std::array<std::byte, at_once * sizeof(std::uint32_t)> bytes; // filled as far as it is looked at
         for (std::size_t done = 0; done < to.size();) {
-            const std::size_t n = std::min<std::size_t>(64, to.size() - done);
+            const std::size_t n = std::min(at_once, to.size() - done);
             const std::uint64_t at = sealed_file::head + (r.start + from + done) * sizeof(std::uint32_t);
             std::size_t got = 0;
             if (read_all(files, *index, at, std::span(bytes).first(n * sizeof(std::uint32_t)), got) || got != n * sizeof(std::uint32_t)) { return false; }

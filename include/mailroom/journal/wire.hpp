@@ -5,14 +5,16 @@
 #include <mailroom/base/error.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace mailroom::detail {
@@ -21,9 +23,8 @@ using bytes_view = std::span<const std::byte>;
 
 template <class Integer>
 Integer load_le(const std::byte* at) noexcept {
-    std::array<std::byte, sizeof(Integer)> bytes;
-    std::copy_n(at, bytes.size(), bytes.begin());
-    auto value = std::bit_cast<Integer>(bytes);
+    Integer value;
+    std::memcpy(&value, at, sizeof value);
     if constexpr (std::endian::native == std::endian::big) {
         Integer turned = 0;
         for (std::size_t i = 0; i < sizeof value; ++i) { turned = static_cast<Integer>((turned << 8) | ((value >> (8 * i)) & 0xff)); }
@@ -36,10 +37,54 @@ void store_le(std::byte* at, Integer value) noexcept {
     if constexpr (std::endian::native == std::endian::big) {
         for (std::size_t i = 0; i < sizeof value; ++i) { at[i] = static_cast<std::byte>(value >> (8 * i)); }
     } else {
-        const auto bytes = std::bit_cast<std::array<std::byte, sizeof value>>(value);
-        std::copy_n(bytes.begin(), bytes.size(), at);
+        std::memcpy(at, &value, sizeof value);
     }
 }
+
+/// Bytes side by side, growing; what is added has no particular values. What asks for more than there is throws std::bad_alloc and changes nothing.
+class byte_buffer {
+public:
+    byte_buffer() noexcept = default;
+    byte_buffer(byte_buffer&& other) noexcept { swap(other); }
+    byte_buffer& operator=(byte_buffer&& other) noexcept {
+        byte_buffer old(std::move(other));
+        swap(old);
+        return *this;
+    }
+    std::byte* data() noexcept { return data_.get(); }
+    const std::byte* data() const noexcept { return data_.get(); }
+    std::size_t size() const noexcept { return size_; }
+    std::size_t capacity() const noexcept { return capacity_; }
+    bool empty() const noexcept { return size_ == 0; }
+    operator bytes_view() const noexcept { return {data_.get(), size_}; }
+
+    void clear() noexcept { size_ = 0; }
+    void reserve(std::size_t n) {
+        if (n <= capacity_) { return; }
+        auto larger = std::make_unique_for_overwrite<std::byte[]>(n);
+        if (size_ != 0) { std::memcpy(larger.get(), data_.get(), size_); }
+        data_ = std::move(larger);
+        capacity_ = n;
+    }
+    void resize(std::size_t n) {
+        if (n > capacity_) { reserve(std::max(n, 2 * capacity_)); }
+        size_ = n;
+    }
+    void add(bytes_view more) {
+        if (more.empty()) { return; }
+        resize(size_ + more.size());
+        std::memcpy(data_.get() + size_ - more.size(), more.data(), more.size());
+    }
+    void swap(byte_buffer& other) noexcept {
+        data_.swap(other.data_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+    }
+
+private:
+    std::unique_ptr<std::byte[]> data_;
+    std::size_t size_ = 0, capacity_ = 0;
+};
 
 /// Appends to a vector. Everything may throw std::bad_alloc.
 class wire_writer {

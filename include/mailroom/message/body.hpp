@@ -119,6 +119,12 @@ public:
     }
     void put(std::unique_ptr<T> value) noexcept requires is_boxed<T> { ::new (static_cast<void*>(storage_)) std::unique_ptr<T>(std::move(value)); }
 
+    /// Fills the slot with copies, in the buffer of a former message if they fit. May throw std::bad_alloc: then it is not filled.
+    template <class Iterator>
+    void assign(Iterator first, Iterator last) requires is_kept<T> {
+        get()->assign(first, last);
+    }
+
     T* get() noexcept {
         if constexpr (is_boxed<T>) {
             return std::launder(reinterpret_cast<std::unique_ptr<T>*>(storage_))->get();

@@ -160,6 +160,11 @@ struct delivery_access {
         assert(d.held());
         return *d.owner_.load(std::memory_order_relaxed);
     }
+    /// What it came in, or nullptr.
+    template <class T>
+    static const envelope* cover(const delivery<T>& d) noexcept {
+        return d.envelope_;
+    }
     /// From now on it asks `to`, who is to pass it on. Before anybody else knows the delivery.
     template <class T>
     static void redirect(delivery<T>& d, settler& to) noexcept {

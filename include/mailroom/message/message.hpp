@@ -9,6 +9,7 @@
 #include <mailroom/message/settler.hpp>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -19,14 +20,46 @@ namespace mailroom {
 
 namespace detail {
 
+struct envelope;
+
+/// Whoever lends envelopes and wants them back. `take_back` is called in the place of `delete`, perhaps under an endpoint's lock.
+class envelope_home {
+public:
+    virtual void take_back(envelope& lent) noexcept = 0;
+
+protected:
+    ~envelope_home() = default;
+};
+
 /// Properties as they are kept with a message, their times made absolute on the endpoint's clock. Only messages that carry some have one.
+/// One that is lent is given back by `delete`; a copy of it is not lent.
 struct envelope {
-    properties props;
+    struct lender {
+        envelope_home* home = nullptr;
+        lender() noexcept = default;
+        lender(const lender&) noexcept {}
+        lender& operator=(const lender&) noexcept { return *this; }
+    };
+
+    lender lent;
     duration sent{};                    // when
     duration due = duration::min();     // not before
     duration expires = duration::max(); // not after
+    properties props;
 
     bool is_timed() const noexcept { return due != duration::min() || expires != duration::max(); }
+
+    static void* operator new(std::size_t bytes) { return ::operator new(bytes); }
+    static void* operator new(std::size_t, void* at) noexcept { return at; }
+    static void operator delete(void* at) noexcept { ::operator delete(at); } // for a constructor that throws
+    static void operator delete(envelope* e, std::destroying_delete_t) noexcept {
+        if (e->lent.home != nullptr) [[unlikely]] {
+            e->lent.home->take_back(*e);
+            return;
+        }
+        e->~envelope();
+        ::operator delete(e);
+    }
 };
 
 struct message_access;

@@ -12,6 +12,7 @@ namespace mailroom::detail {
 class pending_outcome;
 class change_log;
 class commit_port;
+class source_base;
 
 /// Where a delivery stands in its endpoint. Only the endpoint reads it.
 struct handle {
@@ -62,6 +63,8 @@ public:
     virtual time_point sent_at(const handle&) const noexcept = 0;
     /// Who popped a message, settled as it is, whose body others share, no longer looks at it.
     virtual void end_look(const handle&) noexcept = 0;
+    /// Where something can be kept that a late `extend` may still look at; or nullptr.
+    virtual source_base* attic() noexcept { return nullptr; }
 
 protected:
     ~settler() = default;

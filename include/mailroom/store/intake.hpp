@@ -14,6 +14,7 @@
 #include <mailroom/options.hpp>
 #include <mailroom/store/link.hpp>
 #include <mailroom/store/lot.hpp>
+#include <mailroom/store/producers.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
 
@@ -69,6 +70,7 @@ private:
 ///     const timing& time_of();
 ///     room();                          its bounds: see store/bounds.hpp and store/quota.hpp
 ///     deduplicator* known_ids();       or nullptr
+///     producer_table& producers();
 ///     offset named(offset);            how a place is called outside: with its partition, where there are several
 ///     wake(n);                         receivers that wait
 ///     duration next_due(); catch_up(); what expires makes room
@@ -130,6 +132,65 @@ public:
         return done;
     }
 
+    /// Appends one message of a producer, waiting for room, unless it was sent before: then where, or no_offset where that is not known any more.
+    result<offset> send_numbered(T& value, properties* props, const numbered& by) {
+        const auto waiting = [&](auto once) {
+            result<offset> done = once();
+            if (done || done.error() != errc::full || self().room().rule() != overflow::block) { return done; }
+            return wait_for_room(once, 1, clock::never, stop_token());
+        };
+        if (self().journal() != nullptr) {
+            shipment one;
+            one.by = &by;
+            if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
+            return waiting([&] { return attempt_to_store(one, 1, footprint_of(value), props, nullptr); });
+        }
+        outgoing<T> out(value);
+        std::unique_ptr<envelope> cover;
+        if (props != nullptr && *props != no_properties) {
+            cover = std::make_unique<envelope>();
+            cover->props = std::move(*props);
+        }
+        const result<offset> done = waiting([&] { return attempt(out, cover, &by); });
+        if (done) { self().producers().kept(by); }
+        return done;
+    }
+
+    /// The same of a copy, however long that takes.
+    result<offset> send_copy(const T& value) {
+        if (self().journal() != nullptr) [[unlikely]] { return store(value, nullptr, clock::never, stop_token()); }
+        T copy(value);
+        return send(copy, nullptr, clock::never, stop_token());
+    }
+
+    /// Stores messages of a producer in a journal, in a row, all or none, under one number, unless that was sent before. Never waits for room. Several: only where
+    /// room has no bounds (else errc::unsupported), and such as have neither ids nor times of their own.
+    result<offset> try_send_numbered(std::vector<std::pair<T, properties>>& some, const numbered& by) {
+        if (some.size() > 1 && self().room().limited()) { return errc::unsupported; }
+        shipment all;
+        all.by = &by;
+        for (const auto& [value, props] : some) {
+            if (failure why = self().journal()->pack(all, value, &props); why.kind() != errc{}) { return why; }
+        }
+        auto& [value, props] = some.front();
+        return attempt_to_store(all, some.size(), footprint_of(value), some.size() == 1 ? &props : nullptr, nullptr);
+    }
+
+    /// The same with an envelope that is there already; taken on success, unless it is a duplicate. Not for what is stored.
+    result<offset> try_covered(T& value, std::unique_ptr<envelope>& cover) {
+        outgoing<T> out(value);
+        return attempt(out, cover);
+    }
+    bool blocks() noexcept { return self().room().rule() == overflow::block; }
+    result<offset> send_covered(T& value, std::unique_ptr<envelope>& cover, duration deadline, const stop_token& stop) {
+        outgoing<T> out(value);
+        result<offset> done = attempt(out, cover);
+        if (!done && done.error() == errc::full && self().room().rule() == overflow::block) {
+            done = wait_for_room([&] { return attempt(out, cover); }, 1, deadline, stop);
+        }
+        return done;
+    }
+
     /// Appends `n` messages in a row, or none: `look(i)` shows one, `put(i, slot)` fills its slot and may not throw; neither knows the queue.
     template <class Look, class Put>
     result<offset> send_many(std::size_t n, Look look, Put put, duration deadline, const stop_token& stop) {
@@ -181,12 +242,13 @@ public:
                 one->cover = std::make_unique<envelope>();
                 one->cover->props = std::move(*props);
             }
+            if (all_.size() == all_.capacity()) { all_.reserve(std::max<std::size_t>(4, 2 * all_.size())); } // what is packed has a place
             if (link<T>* const j = to_.journal()) {
                 const failure why = j->pack(packed_, one->out.look(), one->cover != nullptr ? &one->cover->props : nullptr);
                 if (why.kind() != errc{}) { why.raise(); }
             }
+            bytes_ += one->bytes;
             all_.push_back(std::move(one));
-            bytes_ += all_.back()->bytes;
         }
 
         const void* log() const noexcept override { return &to_; }
@@ -200,6 +262,9 @@ public:
             if (to_.stream_.closed()) { return errc::closed; }
             return to_.room().could_ever_hold(all_.size(), bytes_) ? failure(errc{}) : too_large();
         }
+        bool could_ever_hold(std::size_t n, std::size_t bytes) const noexcept override { return to_.room().could_ever_hold(n, bytes); }
+        memory_budget* budget() const noexcept override { return to_.room().budget(); }
+        std::size_t charge() const noexcept override { return to_.room().charge_for(bytes_); }
         void leave_out(id_set& others) override {
             now_ = to_.time_of().clock().now();
             size_ = bytes_ = 0;
@@ -225,13 +290,14 @@ public:
                                                 return next();
                                             });
         }
-        bool wait_for_room(std::size_t n, std::size_t bytes, failure& why) override {
+        bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, failure& why) override {
+            const auto has_budget = [&] { return budget() == nullptr || budget()->has_room(charge); };
             if (to_.journal() != nullptr && to_.journal()->has_pending() && to_.journal()->push()) { return true; }
             if (!std::exchange(has_caught_up_, true) && to_.next_due() <= to_.time_of().now()) {
                 to_.catch_up();
                 return true;
             }
-            if (to_.make_room(n, bytes)) { return true; }
+            if (to_.make_room(n, to_.room().could_ever_hold(n, charge) ? std::max(bytes, charge) : bytes) && has_budget()) { return true; }
             if (to_.room().rule() == overflow::drop_newest) {
                 to_.dropped_newest_.fetch_add(size_, std::memory_order_relaxed);
                 all_.clear();
@@ -240,7 +306,7 @@ public:
             if (to_.room().rule() == overflow::block) {
                 const auto look = [&]() -> result<offset> {
                     if (to_.stream_.closed()) { return errc::closed; }
-                    return to_.room().has_room(head(), n, bytes) ? result<offset>(offset{0}) : result<offset>(errc::full);
+                    return to_.room().has_room(head(), n, bytes) && has_budget() ? result<offset>(offset{0}) : result<offset>(errc::full);
                 };
                 const auto done = to_.wait_for_room(look, n, clock::never, stop_token());
                 if (done) { return true; }
@@ -348,6 +414,7 @@ public:
     };
 
     // side_door
+    const void* id_keeper() noexcept override { return self().known_ids(); }
     void lock_ids() noexcept override {
         if (self().known_ids() != nullptr) { static_cast<void>(self().known_ids()->lock().release()); }
     }
@@ -378,6 +445,16 @@ public:
         const auto lock = ids->lock();
         ids->revoke(p.id, self().named(place));
     }
+    void lost(std::string&& id, std::size_t n, std::size_t bytes, offset place) noexcept override {
+        {
+            const std::lock_guard lock(losing_);
+            try {
+                lost_.push_back({std::move(id), n, bytes, place});
+            } catch (...) {} // no memory: it counts until the endpoint is opened again
+            has_lost_.store(true, std::memory_order_release);
+        }
+        self().room().wake_all(); // whoever waits for room looks again
+    }
     void came(const properties& p, std::size_t bytes, offset place) noexcept override {
         if (p.delay > duration::zero() || p.time_to_live > duration::zero()) {
             const duration sent = self().time_of().clock().now();
@@ -394,11 +471,20 @@ protected:
     std::atomic<std::uint64_t> duplicates_{0};
     std::atomic<std::uint64_t> dropped_newest_{0};
 
+    struct lost_send {
+        std::string id;
+        std::size_t messages = 0, bytes = 0;
+        offset place = 0;
+    };
+    brief_mutex losing_;
+    std::vector<lost_send> lost_;
+    std::atomic<bool> has_lost_{false};
+
 private:
     Self& self() noexcept { return static_cast<Self&>(*this); }
 
     // One attempt to append; `errc::full` where there is no room.
-    result<offset> attempt(outgoing<T>& out, std::unique_ptr<envelope>& cover) {
+    result<offset> attempt(outgoing<T>& out, std::unique_ptr<envelope>& cover, const numbered* by = nullptr) {
         const std::size_t bytes = footprint_of(out.look());
         if (stream_.closed()) { return errc::closed; }
         if (!self().room().could_ever_hold(1, bytes)) { return too_large(); }
@@ -407,7 +493,14 @@ private:
             typename stream<T>::taken place{};
             bool full = false;
             {
-                std::unique_lock<std::mutex> lock;
+                std::unique_lock<std::mutex> numbers, lock;
+                if (by != nullptr) {
+                    numbers = self().producers().lock();
+                    if (offset before = no_offset; self().producers().was_sent(*by, before)) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        return before;
+                    }
+                }
                 duration now{};
                 if (identified) {
                     lock = self().known_ids()->lock();
@@ -419,12 +512,17 @@ private:
                     }
                 }
                 const undo_note undo{identified ? self().known_ids() : nullptr, cover.get(), now, place.taken};
-                const duration sent = cover != nullptr ? self().time_of().clock().now() : self().time_of().coarse();
+                // One that is lent, and has no times of its own, is a plain message but for its way back.
+                const bool exact = cover != nullptr && (cover->lent.home == nullptr || cover->props.delay > duration::zero() ||
+                                                        cover->props.time_to_live > duration::zero());
+                const duration sent = exact ? self().time_of().clock().now() : self().time_of().coarse();
                 place = self().room().reserve(stream_, 1, bytes, sent, full);
                 if (place.taken) {
                     if (identified) { self().known_ids()->sent(cover->props.id, self().named(place.first), now); }
+                    if (by != nullptr) { self().producers().placed(*by, self().named(place.first)); }
                     const duration expires = publish(place.first, out, cover, sent, bytes);
-                    lock = std::unique_lock<std::mutex>(); // what follows may run foreign code
+                    lock = std::unique_lock<std::mutex>();
+                    numbers = std::unique_lock<std::mutex>(); // what follows may run foreign code
                     if (expires != not_timed) { self().note_timed(place.first, expires); }
                     self().appended(place.first, 1);
                     const offset name = self().named(place.first);
@@ -483,7 +581,15 @@ private:
     // ------------------------------------------------------------------------------------------------------------------ into a journal
 
     // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
-    result<offset> store(T& value, properties* props, duration deadline, const stop_token& stop) {
+    result<offset> store(const T& value, const properties* props, duration deadline, const stop_token& stop) {
+        if (props == nullptr && !stream_.closed() && !self().room().limited()) {
+            const offset place = self().journal()->append(value);
+            if (place != no_offset) {
+                if (stream_.has_waiters()) { self().wake(1); } // he commits
+                self().stored(place, 1, footprint_of(value), nullptr);
+                return self().named(place);
+            }
+        }
         shipment one;
         if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }
         return store(one, 1, footprint_of(value), props, deadline, stop);
@@ -497,16 +603,48 @@ private:
         }
         return done;
     }
+    // A duplicate is answered for when the original is: it is as durable, or it was lost.
+    result<offset> answer_for(offset original) {
+        link<T>& to = *self().journal();
+        to.push();
+        if (!to.commits() || original == no_offset || self().is_visible(original)) { return original; }
+        return failure(errc::io, "what this message is a duplicate of could not be stored, just now");
+    }
+    // What was sent without waiting, and could not be kept, counts no more.
+    void take_back_lost() noexcept {
+        if (!has_lost_.load(std::memory_order_acquire)) [[likely]] { return; }
+        std::vector<lost_send> all;
+        {
+            const std::lock_guard lock(losing_);
+            all.swap(lost_);
+            has_lost_.store(false, std::memory_order_relaxed);
+        }
+        for (const lost_send& l : all) {
+            self().room().take_back(l.messages, l.bytes);
+            if (l.id.empty() || self().known_ids() == nullptr) { continue; }
+            const auto lock = self().known_ids()->lock();
+            self().known_ids()->revoke(l.id, self().named(l.place));
+        }
+    }
     result<offset> attempt_to_store(shipment& all, std::size_t n, std::size_t bytes, const properties* props, pending_outcome** pending) {
         link<T>& to = *self().journal();
         if (stream_.closed()) { return errc::closed; }
         if (!self().room().could_ever_hold(n, bytes)) { return too_large(); }
         const bool identified = self().known_ids() != nullptr && props != nullptr && !props->id.empty();
         for (bool caught_up = false, pushed = false;;) {
+            take_back_lost();
             placed p;
             ticket t;
             {
-                std::unique_lock<std::mutex> lock;
+                std::unique_lock<std::mutex> numbers, lock;
+                if (all.by != nullptr) {
+                    numbers = self().producers().lock();
+                    if (offset before = no_offset; self().producers().was_sent(*all.by, before)) {
+                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        numbers.unlock();
+                        return answer_for(before);
+                    }
+                }
                 duration now{};
                 if (identified) {
                     lock = self().known_ids()->lock();
@@ -515,8 +653,7 @@ private:
                     if (original != no_offset) {
                         duplicates_.fetch_add(1, std::memory_order_relaxed);
                         lock.unlock();
-                        to.push(); // it is answered for when the original is
-                        return original;
+                        return answer_for(original);
                     }
                 }
                 struct undo {
@@ -531,10 +668,12 @@ private:
                 p = self().room().reserve(to, n, bytes, [&](const admission& admit) {
                     if (pending == nullptr) { return to.place(all, admit, to.commits() ? &t : nullptr); }
                     placed sent;
-                    *pending = to.promise(&all, admit, sent, no_offset);
+                    *pending = to.promise(&all, admit, sent, no_offset, identified || self().room().limited(), identified ? props->id : std::string(),
+                                          bytes);
                     return sent;
                 });
                 if (p.taken && identified) { self().known_ids()->sent(props->id, self().named(p.first), now); }
+                if (p.taken && all.by != nullptr) { self().producers().placed(*all.by, self().named(p.first)); }
             }
             if (p.taken) {
                 if (pending != nullptr) {
@@ -547,11 +686,13 @@ private:
                             const auto lock = self().known_ids()->lock();
                             self().known_ids()->revoke(props->id, self().named(p.first));
                         }
+                        if (all.by != nullptr) { self().producers().not_kept(*all.by); }
                         return t.why;
                     }
                 } else if (stream_.has_waiters()) {
                     self().wake(1);
                 }
+                if (all.by != nullptr) { self().producers().kept(*all.by); }
                 if (props != nullptr && (props->delay > duration::zero() || props->time_to_live > duration::zero())) {
                     const duration sent = self().time_of().clock().now();
                     self().note_timed(p.first, props->time_to_live > duration::zero() ? later(sent, props->time_to_live) : clock::never);

@@ -13,6 +13,7 @@
 #include <mailroom/message/properties_codec.hpp>
 #include <mailroom/message/schema.hpp>
 #include <mailroom/store/link.hpp>
+#include <mailroom/store/producers.hpp>
 #include <mailroom/store/recorded.hpp>
 #include <mailroom/store/timing.hpp>
 #include <mailroom/stream/stream.hpp>
@@ -42,6 +43,20 @@ public:
     ticket& place() noexcept { return ticket_; }
     /// What is answered when it is done, where that is not the place given to the ticket.
     void answer(offset place) noexcept { ticket_.first = place; }
+    /// Who is told if it fails; kept by `with(core, true)` until then.
+    void tell_if_lost(side_door& door, void (*with)(void*, bool) noexcept, void* core, const std::string& id, std::size_t n, std::size_t bytes) {
+        id_ = id;
+        messages_ = n;
+        bytes_ = bytes;
+        door_ = &door;
+        refer_ = with;
+        core_ = core;
+        refer_(core_, true);
+    }
+    /// It was not placed.
+    void tell_nobody() noexcept {
+        if (std::exchange(door_, nullptr) != nullptr) { refer_(core_, false); }
+    }
 
     bool ready() const noexcept override { return ticket_.is_done(); }
     void wait() noexcept override { log_->wait(ticket_); }
@@ -63,17 +78,24 @@ private:
     };
     static void complete(ticket& t) noexcept {
         journal_promise& self = *static_cast<own_ticket&>(t).self;
+        if (self.door_ != nullptr && t.why.kind() != errc{}) { self.door_->lost(std::move(self.id_), self.messages_, self.bytes_, t.first); }
         {
             const std::lock_guard lock(self.mutex_);
             t.done.store(1, std::memory_order_release);
         }
         while (waiter* const w = self.waiters_.take(nothing())) { w->wake(); }
+        self.tell_nobody();
         self.unrefer();
     }
 
     const std::shared_ptr<log_port> log_;
     const offset name_;
     own_ticket ticket_;
+    side_door* door_ = nullptr;
+    void (*refer_)(void*, bool) noexcept = nullptr;
+    void* core_ = nullptr;
+    std::string id_;
+    std::size_t messages_ = 0, bytes_ = 0;
     std::mutex mutex_; // `done` against joining
     wait_list waiters_;
 };
@@ -149,7 +171,25 @@ public:
         }
         return errc{};
     }
+    offset append(const T& value) override {
+        if (waits_) { return no_offset; }
+        byte_sink bytes;
+        codec<T>::encode(value, bytes);
+        const std::size_t length = bytes.size();
+        if (length > log_->largest_batch()) { return no_offset; }
+        const std::size_t padding = padded(length) - length;
+        if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.time = wall_count(times_.wall(times_.coarse()));
+        d.length = static_cast<std::uint32_t>(length);
+        d.payload = bytes.bytes();
+        d.hash = checksum(d.payload, log_->seed());
+        return log_->append(d);
+    }
     placed place(shipment& s, const admission& admit, ticket* t) override {
+        if (s.by != nullptr) { return place_numbered(s, admit, t); }
         if (s.more.empty()) {
             draft one = draft_of(s, s.first);
             return log_->place({&one, 1}, admit, t);
@@ -167,12 +207,13 @@ public:
     std::vector<std::pair<std::string, offset>> in_doubt() override { return log_->in_doubt_of(own_changes_.cursor()); }
     void hold_in_doubt(const std::string& xid, undecided& held) override { log_->hold_in_doubt(xid, held); }
     void wait(ticket& t) noexcept override { log_->wait(t); }
-    bool commits() const noexcept override { return log_->durability() != mailroom::durability::none; }
+    bool commits() const noexcept override { return waits_; }
     offset placed_until() noexcept override { return log_->placed_until(stream_); }
     bool has_pending() noexcept override { return log_->placed_until(stream_) > head_->head(); }
     bool push() noexcept override { return log_->push(); }
     void push_settlements() noexcept override { log_->push_settlements(); }
-    pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known) override {
+    pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset known, bool counts, const std::string& id,
+                             std::size_t bytes) override {
         auto* const made = new journal_promise(log_, s != nullptr ? name_ : 0);
         if (s == nullptr) {
             made->answer(known);
@@ -180,17 +221,18 @@ public:
             p.taken = true;
             return made;
         }
-        try {
-            p = place(*s, admit, &made->place());
-        } catch (...) {
-            made->unrefer();
-            made->unrefer();
-            throw;
-        }
-        if (p.taken) { return made; }
-        made->unrefer();
-        made->unrefer();
-        return nullptr;
+        struct undo {
+            journal_promise* made;
+            ~undo() {
+                if (made == nullptr) { return; }
+                made->tell_nobody();
+                made->unrefer();
+                made->unrefer();
+            }
+        } later{made};
+        if (counts) { made->tell_if_lost(*door_, refer_, core_, id, s->count, bytes); }
+        p = place(*s, admit, &made->place());
+        return p.taken ? std::exchange(later.made, nullptr) : nullptr;
     }
 
     bool was_settled(offset o) const noexcept override { return before_.is_settled(o); }
@@ -270,7 +312,10 @@ public:
                     b.slots[k].ready.store(slot_lost, std::memory_order_release);
                     if (d == nullptr) { return; } // it has gone, or never came
                     note_damage(failure_of(*d));
-                });
+                },
+                &ahead_);
+            constexpr std::size_t much = std::size_t{256} << 10;
+            if (head <= b.first + span || ahead_.room > much) { ahead_.forget(); } // what follows has not been sent yet, or the messages are large
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }
@@ -284,6 +329,7 @@ private:
     offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
     bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
     void journal_closed() noexcept override { shut_(core_); }
+    const void* id_keeper() noexcept override { return door_->id_keeper(); }
     void lock_ids() noexcept override { door_->lock_ids(); }
     void unlock_ids() noexcept override { door_->unlock_ids(); }
     std::unique_ptr<adopted_message> adopt(const record& r) override {
@@ -300,6 +346,32 @@ private:
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
+    // Text and bytes, whose slots keep their buffers.
+    static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
+
+    // Messages and, after them, whose they are.
+    placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
+        std::vector<std::byte> payload;
+        wire_writer to(payload);
+        to.text(s.by->who);
+        to.var(s.by->number);
+        draft note;
+        note.kind = record_kind::produced;
+        note.stream = stream_;
+        note.offset = 0;
+        note.length = static_cast<std::uint32_t>(payload.size());
+        payload.resize(padded(payload.size()));
+        note.payload = payload;
+        note.hash = checksum(payload, log_->seed());
+        parcel all;
+        all.stream = stream_;
+        all.admit = admit;
+        all.drafts.reserve(s.count + 1);
+        all.drafts.push_back(draft_of(s, s.first));
+        for (const shipment::piece& p : s.more) { all.drafts.push_back(draft_of(s, p)); }
+        all.drafts.push_back(note);
+        return log_->place_together({&all, 1}, {}, t);
+    }
     draft draft_of(const shipment& s, const shipment::piece& p) const noexcept {
         draft d;
         d.stream = stream_;
@@ -333,8 +405,22 @@ private:
             if (r.head.schema >= decoders_.size() || decoders_[r.head.schema] == nullptr) {
                 fail(errc::type_mismatch, "a message was stored in a way this type does not read");
             }
-            T value = decoders_[r.head.schema](r.payload.subspan(r.head.properties));
-            outgoing<T> out(value);
+            const bytes_view bytes = r.payload.subspan(r.head.properties);
+            bool is_filled = false;
+            if constexpr (is_stored_as_it_is) {
+                if (decoders_[r.head.schema] == &decode_as<T, T>) {
+                    const auto* const first = reinterpret_cast<const typename T::value_type*>(bytes.data());
+                    b.slots[k].value.assign(first, first + bytes.size());
+                    if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+                    is_filled = true;
+                }
+            }
+            if (!is_filled) {
+                T value = decoders_[r.head.schema](bytes);
+                outgoing<T> out(value);
+                if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
+                out.into(b.slots[k].value);
+            }
             const duration sent = times_.at(wall_point(r.head.time));
             std::uint64_t word = b.word_at(sent);
             if (cover != nullptr) {
@@ -343,8 +429,6 @@ private:
                 if (cover->props.time_to_live > duration::zero()) { cover->expires = later(sent, cover->props.time_to_live); }
                 word = b.word_of(cover.release());
             }
-            if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(out.look())); }
-            out.into(b.slots[k].value);
             b.slots[k].ready.store(word, std::memory_order_release);
         } catch (const std::exception& e) {
             b.slots[k].ready.store(slot_lost, std::memory_order_release);
@@ -360,6 +444,7 @@ private:
     const std::shared_ptr<log_port> log_;
     const std::uint32_t stream_;
     const offset name_;
+    const bool waits_ = log_->durability() != mailroom::durability::none;
     const timing times_;
     change_log own_changes_;
     cursor_image before_;
@@ -383,6 +468,7 @@ private:
     void (*shut_)(void*) noexcept = nullptr;
 
     std::mutex loading_;
+    read_ahead ahead_;
     std::vector<failure> met_;
 };
 

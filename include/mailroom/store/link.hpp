@@ -24,6 +24,8 @@
 
 namespace mailroom::detail {
 
+struct numbered;
+
 /// Messages of one stream, encoded, on their way into the journal together.
 struct shipment {
     struct piece {
@@ -37,12 +39,15 @@ struct shipment {
     std::vector<piece> more; // where there are several
     const piece& at(std::size_t i) const noexcept { return i == 0 ? first : more[i - 1]; }
     std::size_t count = 0;
-    std::int64_t time = 0; // when they are sent: wall clock, nanoseconds since 1970
+    const numbered* by = nullptr; // whose it is, where producers are known
+    std::int64_t time = 0;        // when they are sent: wall clock, nanoseconds since 1970
 };
 
 /// What a journal tells an endpoint of messages that come from a prepared transaction, not through its own sending side.
 class side_door {
 public:
+    /// Who knows the ids of what is sent: one for all partitions of a topic, nullptr where none count.
+    virtual const void* id_keeper() noexcept = 0;
     virtual void lock_ids() noexcept = 0;
     virtual void unlock_ids() noexcept = 0;
     /// Under that lock: makes room for a message, whatever the bounds; false: it is a duplicate, and nothing was done. May throw std::bad_alloc.
@@ -53,6 +58,8 @@ public:
     virtual void not_adopted(const properties& p, std::size_t bytes, offset place) noexcept = 0;
     /// It is there.
     virtual void came(const properties& p, std::size_t bytes, offset place) noexcept = 0;
+    /// What was sent without waiting, counted and noted, could not be kept. Called where locks may be held: it only takes note.
+    virtual void lost(std::string&& id, std::size_t n, std::size_t bytes, offset place) noexcept = 0;
 
 protected:
     ~side_door() = default;
@@ -78,7 +85,9 @@ public:
     /// What was settled before is committed when this returns.
     virtual void push_settlements() noexcept = 0;
     /// A receipt for what was placed with `send_async`, or, with no_offset, for what is settled by now.
-    virtual pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset place) = 0;
+    /// `counts`: should it not be kept, its endpoint has to know: `id` and `bytes`.
+    virtual pending_outcome* promise(shipment* s, const admission& admit, placed& p, offset place, bool counts = false,
+                                     const std::string& id = std::string(), std::size_t bytes = 0) = 0;
 
     /// The journal, and where this cursor's settlements are noted.
     virtual settler_home home() noexcept = 0;
@@ -148,6 +157,9 @@ class link : public link_base, public loader<T> {
 public:
     /// Encodes a message as one more of a shipment; errc{}, or why it cannot be stored. Throws what its codec throws, std::bad_alloc.
     [[nodiscard]] virtual failure pack(shipment& s, const T& value, const properties* props) = 0;
+    /// The whole of it for one message that says nothing more, where no send waits for its commit: returns its place. no_offset: nothing happened;
+    /// `pack` and `place` know why. Throws the same.
+    [[nodiscard]] virtual offset append(const T& value) = 0;
 };
 
 } // namespace mailroom::detail

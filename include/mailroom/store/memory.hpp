@@ -19,6 +19,7 @@
 #include <mailroom/store/outlet.hpp>
 #include <mailroom/store/receiver.hpp>
 #include <mailroom/store/recorded.hpp>
+#include <mailroom/store/rendezvous.hpp>
 #include <mailroom/store/source.hpp>
 #include <mailroom/store/timing.hpp>
 
@@ -110,14 +111,34 @@ public:
         count_by(*link_, cursor_);
         cursor_.restore(link_->tried_until());
         if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
-        claim_in_doubt(*link_, cursor_, *this);
+        claim_in_doubt(*link_, cursor_, *this, this->dead_);
     }
     link<T>* journal() const noexcept { return link_.get(); }
     deduplicator* ids() noexcept { return known_ids_.get(); }
+    producer_table& numbers() noexcept { return producers_; }
     const timing& times() const noexcept { return timing_; }
     stream<T>& messages() noexcept { return stream_; }
     /// For a log elsewhere: so many have come.
     void arrived(std::size_t n) noexcept { wake(n); }
+
+    /// Where those who ask through this queue and those who answer meet; made when it is first asked for. Throws std::bad_alloc.
+    rendezvous& meeting_point() {
+        rendezvous* there = meeting_.load(std::memory_order_acquire);
+        if (there == nullptr) {
+            auto made = std::make_unique<rendezvous>();
+            if (meeting_.compare_exchange_strong(there, made.get(), std::memory_order_seq_cst)) {
+                there = made.release();
+                if (stream_.closed()) { there->close(); }
+            }
+        }
+        return *there;
+    }
+    /// A call of the rendezvous is over at `deadline` and nobody waits for it in a thread: who waits for time sees to it.
+    void watch_call(duration deadline) noexcept {
+        if (meeting_.load(std::memory_order_acquire)->watch(deadline)) { wake_all(); }
+    }
+    cursor& state_of_messages() noexcept { return cursor_; }
+    source_base* attic() noexcept override { return this; }
 
     /// Whether a message without properties needs nothing but its place: the usual queue, bounded or not.
     bool is_plain() const noexcept { return is_plain_; }
@@ -150,6 +171,7 @@ public:
         cursor_.set_closing();
         wake_all();
         bounds_.wake_all();
+        if (rendezvous* const there = meeting_.load(std::memory_order_seq_cst)) { there->close(); }
     }
     bool drain(duration deadline) {
         close();
@@ -210,6 +232,7 @@ public:
     // -------------------------------------------------------------------------------------------------------------------------- source
 
     outlook look_ahead() noexcept override {
+        sweep_calls();
         if (is_gone()) { return outlook::finished; }
         if (!stream_.closed()) { return outlook::wait; }
         switch (cursor_.remaining()) {
@@ -222,8 +245,21 @@ public:
     bool may_have() const noexcept override {
         return may_have_something() || cursor_.deadline() <= clock_.now() || (link_ != nullptr && link_->has_pending());
     }
-    duration next_due() const noexcept override { return cursor_.deadline(); }
-    void catch_up() noexcept override { cursor_.step(); }
+    bool glance() const noexcept override { return may_have_something() || (link_ != nullptr && link_->has_pending()); }
+    duration next_due() const noexcept override {
+        const rendezvous* const there = meeting_.load(std::memory_order_acquire);
+        return there == nullptr ? cursor_.deadline() : std::min(cursor_.deadline(), there->earliest());
+    }
+    void catch_up() noexcept override {
+        cursor_.step();
+        sweep_calls();
+    }
+    /// Calls that nobody waits for in a thread, and whose time is over, are answered.
+    void sweep_calls() noexcept {
+        if (rendezvous* const there = meeting_.load(std::memory_order_acquire); there != nullptr && there->earliest() != clock::never) [[unlikely]] {
+            there->sweep_at(clock_.now());
+        }
+    }
     void join(waiter& w) noexcept override {
         receivers_.add(w, [this] { stream_.announce_waiter(); });
     }
@@ -244,7 +280,10 @@ public:
     bool has_priorities() const noexcept override { return has_priorities_; }
 
 private:
-    ~memory_core() { cursor_.clear(); }
+    ~memory_core() {
+        cursor_.clear();
+        delete meeting_.load(std::memory_order_relaxed);
+    }
     void destroy() noexcept override { delete this; }
 
     bool is_gone() const noexcept { return gone_.load(std::memory_order_seq_cst); }
@@ -291,11 +330,13 @@ private:
 
     // What the intake asks for.
 
+    bool is_visible(offset place) const noexcept { return place < stream_.head(); }
     void left_empty(std::size_t n) noexcept {
         if (bounds_.limited()) { bounds_.left(static_cast<std::int64_t>(n), 0); }
     }
     bounds& room() noexcept { return bounds_; }
     deduplicator* known_ids() noexcept { return known_ids_.get(); }
+    producer_table& producers() noexcept { return producers_; }
     static constexpr offset named(offset o) noexcept { return o; }
     static constexpr void appended(offset, std::size_t) noexcept {}
     static constexpr void stored(offset, std::size_t, std::size_t, const properties*) noexcept {}
@@ -389,6 +430,7 @@ private:
     // timed
     void step() noexcept override {
         cursor_.step();
+        sweep_calls();
         if (!is_gone()) { wake_all(); } // whoever waited for a time of its own looks at the clock
     }
 
@@ -416,7 +458,9 @@ private:
     wait_list receivers_;
     wait_list watchers_; // who drains, and who waits for dead letters: all are woken by what may concern one
     std::atomic<bool> gone_{false};
+    std::atomic<rendezvous*> meeting_{nullptr};
     dead_letters<T> dead_letters_{*this};
+    producer_table producers_;
 };
 
 } // namespace mailroom::detail

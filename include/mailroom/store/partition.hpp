@@ -66,6 +66,7 @@ struct topic_common {
     timing time;
     quota room;
     std::unique_ptr<deduplicator> ids;
+    producer_table numbers;
 };
 
 /// A reader that waits for a log to grow.
@@ -229,6 +230,7 @@ public:
 private:
     // What the intake asks for.
 
+    bool is_visible(offset place) const noexcept { return unpacked(place).partition != number_ || unpacked(place).offset < stream_.head(); }
     static constexpr void left_empty(std::size_t) noexcept {}
     quota& room() noexcept { return common_.room; }
     void stored(offset first, std::size_t n, std::size_t bytes, const properties* p) noexcept {
@@ -248,6 +250,7 @@ private:
         } catch (...) {} // no memory: less is retained
     }
     deduplicator* known_ids() noexcept { return common_.ids.get(); }
+    producer_table& producers() noexcept { return common_.numbers; }
     offset named(offset o) const noexcept { return packed(number_, o); }
     void wake(std::size_t n) noexcept {
         partition_owner& owner = owner_;

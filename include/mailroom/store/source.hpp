@@ -91,6 +91,8 @@ public:
     virtual outlook look_ahead() noexcept = 0;
     /// Whether a take may find something now; sequentially consistent with `join`.
     virtual bool may_have() const noexcept = 0;
+    /// The same without looking at the time: for who looks again and again, for a moment.
+    virtual bool glance() const noexcept { return may_have(); }
     /// When something that is parked now becomes due.
     virtual duration next_due() const noexcept = 0;
     /// Does what is due, and wakes who waits for it.

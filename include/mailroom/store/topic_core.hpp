@@ -93,6 +93,7 @@ public:
         }
     }
     deduplicator* ids() noexcept { return common_.ids.get(); }
+    producer_table& numbers() noexcept { return common_.numbers; }
     /// A handle goes. Several may share what lives in a journal.
     void handle_gone() noexcept {
         if (stored_ == nullptr) {

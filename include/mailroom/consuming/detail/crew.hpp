@@ -99,9 +99,13 @@ void engine<T>::spin(lock_type& lock) noexcept {
     nudged_.store(false, std::memory_order_relaxed);
     ++watchers_;
     lock.unlock();
-    for (int i = 0; i < 64; ++i) { pause(); }
-    const duration until = clock_.now() + clock_.patience();
-    while (!source_->may_have() && !nudged_.load(std::memory_order_relaxed) && !stopping_.load(std::memory_order_relaxed) && clock_.now() < until) {
+    bool found = false;
+    for (int i = 0; i < 64 && !found; ++i) {
+        pause();
+        found = source_->glance();
+    }
+    const duration until = found ? duration::min() : clock_.now() + clock_.patience();
+    while (!found && !source_->may_have() && !nudged_.load(std::memory_order_relaxed) && !stopping_.load(std::memory_order_relaxed) && clock_.now() < until) {
         clock_.relax(64);
     }
     lock.lock();

@@ -368,6 +368,8 @@ public:
     rest remaining() noexcept;
     /// Drops the oldest message that nobody holds. False: all are held.
     bool drop_oldest() noexcept;
+    /// Drops the message at `o`, wherever it lies, unless somebody holds it or it is dead. Takes what lies before it into the index.
+    bool withdraw(offset o) noexcept;
     /// When that was sent; never: there is none.
     duration oldest_droppable() noexcept;
     /// How many messages nobody holds, and the bytes of those that somebody does.
@@ -393,6 +395,11 @@ public:
     template <class Give>
     bool claim_dead(Give give, offset o = no_offset);
     outcome settle_dead(entry& e, dead_verb what) noexcept;
+    /// Whether who holds a dead letter may still settle it.
+    bool has_dead(const entry& e) noexcept {
+        const std::lock_guard lock(mutex_);
+        return !orphaned_ && !e.settled;
+    }
     std::size_t dead_count() noexcept;
     /// Where those are that nobody holds.
     std::vector<offset> dead_places();
@@ -463,6 +470,7 @@ private:
     void come_back(session& s, entry& e, duration now) noexcept;
     void revive(session& s, entry& e, duration now) noexcept;
     void remove(session& s, entry& e, duration now) noexcept;
+    void drop(session& s, entry& e, duration now) noexcept;
     void let_go(session& s, entry& e) noexcept;
     void end_lost(page& p, std::uint32_t i) noexcept;
     void move_out(entry& e) noexcept;

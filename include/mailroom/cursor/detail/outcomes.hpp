@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mailroom/cursor/detail/pages.hpp>
+#include <mailroom/message/asking.hpp>
 
 namespace mailroom::detail {
 
@@ -121,7 +122,19 @@ inline void cursor::expire(session& s, entry& e, duration now) noexcept {
         return;
     }
     ++expired_;
-    die(s, e, now, reason_expired);
+    if (e.cover != nullptr && is_request(e.cover->props)) { // who asked has given up: it is no letter anybody would send again
+        drop(s, e, now);
+    } else {
+        die(s, e, now, reason_expired);
+    }
+}
+
+/// It goes, and is counted. The entry is nowhere.
+inline void cursor::drop(session& s, entry& e, duration now) noexcept {
+    ++dropped_;
+    ++unacked_;
+    e.lapsed = false;
+    remove(s, e, now);
 }
 
 /// The filter does not want it. The entry is nowhere.

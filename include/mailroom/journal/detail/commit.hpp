@@ -19,7 +19,7 @@ void log_engine<Files>::start(batch& b, std::uint64_t base) noexcept {
     b.base = base;
     b.first = b.last = nullptr;
     b.waiting = 0;
-    b.wanted = b.to_sync = b.holds_more = b.called = false;
+    b.wanted = b.to_sync = b.holds_more = b.called = b.stands_alone = false;
     b.collected.clear();
 }
 
@@ -27,7 +27,6 @@ template <class Files>
 void log_engine<Files>::append(batch& b, const draft& d, offset o) {
     const std::size_t front = b.bytes.empty() ? batch_header::size : b.bytes.size();
     const std::size_t whole = d.whole();
-    if (b.bytes.capacity() < front + whole) { b.bytes.reserve(std::max(front + whole, 2 * b.bytes.capacity())); }
     b.bytes.resize(front + whole);
     std::byte* const to = b.bytes.data() + front;
     const record_header h{.position = b.base + front,
@@ -74,8 +73,8 @@ failure log_engine<Files>::make_way(std::unique_lock<std::mutex>& lock, std::siz
     const std::size_t most = std::min(most_gathered, largest_batch());
     for (;;) {
         if (failure why = refusal(); why.kind() != errc{}) { return why; }
-        if (open_.records == 0 || open_.size() + bytes <= most) { return errc{}; }
-        if (leading_) { // both buffers are full
+        if (!alone_ && (open_.records == 0 || open_.size() + bytes <= most)) { return errc{}; }
+        if (leading_ || alone_) { // both buffers are full
             const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
             lock.unlock();
             clock_.park(epoch_, e, clock::never);
@@ -97,7 +96,7 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
     std::unique_lock lock(mutex_);
     if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
     const bool is_message = drafts.front().kind == record_kind::message;
-    slot* const s = is_message ? &slots_.at(drafts.front().stream) : nullptr;
+    slot* const s = is_message ? &slot_of(drafts.front().stream) : nullptr;
     const offset first = s != nullptr ? s->placed : no_offset;
     if (!admit.ask(admit.whom, first)) { return {.full = true}; }
     const std::size_t before = open_.size();
@@ -116,12 +115,37 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
         link(open_, *t);
     }
     const bool is_much = open_.size() >= buffered && t == nullptr;
-    if (has_keeper_.load(std::memory_order_relaxed) && (t == nullptr || !t->waits) && !open_.called) { // once for each batch
-        open_.called = true;
-        wake_keeper();
-    }
+    if (t == nullptr || !t->waits) { call_keeper(); }
     if (is_much && !leading_) { lead(lock, false); }
     return {.taken = true, .first = first};
+}
+
+template <class Files>
+offset log_engine<Files>::append(const draft& d) {
+    std::unique_lock lock(mutex_);
+    if (closed_.load(std::memory_order_relaxed) || read_only_ || broken_.kind() != errc{}) { return no_offset; }
+    if (alone_ || (open_.records != 0 && open_.size() + d.whole() > std::min(most_gathered, largest_batch()))) { return no_offset; }
+    slot& s = slot_of(d.stream);
+    append(open_, d, s.placed); // or throws, and nothing was changed
+    const offset at = s.placed++;
+    call_keeper();
+    if (open_.size() >= buffered && !leading_) { lead(lock, false); }
+    return at;
+}
+
+/// The slot of a stream somebody has open. With `mutex_`.
+template <class Files>
+auto log_engine<Files>::slot_of(std::uint32_t stream) -> slot& {
+    if (last_slot_.first != stream) { last_slot_ = {stream, &slots_.at(stream)}; }
+    return *last_slot_.second;
+}
+
+/// There is something for the committer: he is told once for each batch. With `mutex_`.
+template <class Files>
+void log_engine<Files>::call_keeper() noexcept {
+    if (!has_keeper_.load(std::memory_order_relaxed) || open_.called) { return; }
+    open_.called = true;
+    wake_keeper();
 }
 
 template <class Files>
@@ -234,6 +258,12 @@ void log_engine<Files>::mark(change_source& s) noexcept {
     } catch (...) { s.dirty.store(false, std::memory_order_relaxed); } // no memory: with its next change
 }
 
+template <class Files>
+void log_engine<Files>::return_collected(batch& b) noexcept {
+    for (auto at = b.collected.rbegin(); at != b.collected.rend(); ++at) { return_to(*at->first, at->second); }
+    b.collected.clear();
+}
+
 /// Asks those whose state has changed what they want written.
 template <class Files>
 void log_engine<Files>::collect(batch& b) noexcept {
@@ -310,14 +340,17 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
 
         ticket* chain = nullptr;
         ticket* last = nullptr;
-        std::vector<std::byte> buffer;
+        byte_buffer buffer;
         lock.lock();
         take_over_tickets(now, chain, last);
         failed_ = why;
-        if (why.kind() != errc{} && options_.durability == mailroom::durability::none && broken_.kind() == errc{} && !read_only_) {
+        if (now.stands_alone) { alone_ = false; }
+        if (why.kind() != errc{} && options_.durability == mailroom::durability::none && broken_.kind() == errc{} && !read_only_ &&
+            !now.stands_alone) {
             keep(now); // nobody was promised that it is written, but what is accepted is not forgotten: it is written when that works
         } else if (why.kind() != errc{}) { // what gathered meanwhile counted on it
-            for (auto& [source, steps] : now.collected) { return_to(*source, steps); }
+            return_collected(open_);       // in front of it comes what was collected before
+            return_collected(now);
             take_over_tickets(open_, chain, last);
             buffer.swap(open_.bytes);
             start(open_, now.base);
@@ -329,7 +362,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         }
         if (now.bytes.capacity() <= most_gathered && now.bytes.capacity() > spare_buffer_.capacity()) {
             now.bytes.clear();
-            spare_buffer_ = std::move(now.bytes);
+            spare_buffer_.swap(now.bytes);
         }
         const bool again = open_.wanted;
         if (!again) { leading_ = false; }
@@ -362,12 +395,13 @@ void log_engine<Files>::keep(batch& b) noexcept {
             record_header::decode(rest, open_.base + at, seed_, h);
             const std::size_t front = b.size();
             h.position = b.base + front;
-            b.bytes.insert(b.bytes.end(), rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(h.whole()));
+            b.bytes.add(rest.first(h.whole()));
             h.encode(b.bytes.data() + front, seed_);
             at += h.whole();
         }
         b.records += open_.records;
     } catch (...) { // no memory: what gathered meanwhile, the end of each stream, is lost
+        return_collected(open_);
         const std::lock_guard held(state_);
         for (auto& [stream, s] : slots_) { s.placed = catalog_.stream(stream).next; }
         for (std::size_t at = batch_header::size; at < b.size();) {
@@ -454,17 +488,20 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
             return why;
         }
         durable_ = b.base + b.size();
+    } else {
+        begin_writing_back(b.base + b.size());
     }
     if (b.records != 0) { chain_ = check; }
     return errc{};
 }
 
-/// A message lies here.
+/// A message lies here. Returns which of the runs of its segment it belongs to.
 template <class Files>
-void log_engine<Files>::take_place(const record& r, const segment_ptr& where) {
+std::size_t log_engine<Files>::take_place(const record& r, const segment_ptr& where) {
     bool is_new = false;
     const std::size_t which = where->add(r.head.stream, r.head.offset, r.head.position, is_new);
     if (is_new) { extents_[r.head.stream].push_back({where, which, r.head.offset}); }
+    return which;
 }
 
 template <class Files>
@@ -477,45 +514,61 @@ void log_engine<Files>::take(const record& r, const segment_ptr& where) {
     }
 }
 
-/// What was written is known from here on, and visible.
+/// What was written is known from here on, and visible: the heads of its streams move on; who listens is kept until he has been told.
 template <class Files>
 void log_engine<Files>::take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals) {
     const std::lock_guard lock(state_);
+    struct { // messages of one stream, one after the other: most of what there is
+        std::uint32_t stream = 0;
+        offset next = 0;
+        std::size_t which = 0; // of the runs
+        std::size_t n = 0;
+    } row;
+    const auto end_row = [&] {
+        if (row.n == 0) { return; }
+        catalog_.skip_to(row.stream, row.next);
+        note_arrivals(row.stream, row.n, arrivals);
+        row.n = 0;
+    };
     for (std::size_t at = batch_header::size; at < b.size();) {
         const bytes_view rest = bytes_view(b.bytes).subspan(at);
         record r;
-        record_header::decode(rest, b.base + at, seed_, r.head);
-        r.payload = rest.subspan(record_header::size, r.head.length);
-        take(r, current_);
+        r.head = record_header::decode_own(rest.data());
         at += r.head.whole();
+        if (row.n != 0 && r.head.kind == record_kind::message && r.head.stream == row.stream && r.head.offset == row.next && r.head.properties == 0) {
+            current_->extend(row.which, r.head.position);
+            ++row.next;
+            ++row.n;
+            continue;
+        }
+        end_row();
+        r.payload = rest.subspan(record_header::size, r.head.length);
+        if (r.head.kind != record_kind::message) {
+            take(r, current_);
+            continue;
+        }
+        catalog_.take(r);
+        row = {r.head.stream, r.head.offset + 1, take_place(r, current_), 1};
     }
+    end_row();
     current_->set_end(b.base + b.size());
     applied_ = b.base + b.size();
     applied_chain_ = check;
     applied_durable_ = durable_;
-    publish(b, arrivals);
+    for (const arrival& a : arrivals) { a.listener->advance(catalog_.stream(a.stream).next); }
 }
 
-/// The heads of the streams of a batch move on; who listens is kept until he has been told.
 template <class Files>
-void log_engine<Files>::publish(const batch& b, std::vector<arrival>& arrivals) {
-    for (std::size_t at = batch_header::size; at < b.size();) {
-        const std::byte* const from = b.bytes.data() + at;
-        const auto kind = static_cast<record_kind>(load_le<std::uint16_t>(from + 48));
-        const auto stream = load_le<std::uint32_t>(from + 44);
-        at += record_header::size + padded(load_le<std::uint32_t>(from + 40));
-        if (kind != record_kind::message) { continue; }
-        auto known = std::find_if(arrivals.rbegin(), arrivals.rend(), [&](const arrival& a) { return a.stream == stream; });
-        if (known != arrivals.rend()) {
-            ++known->n;
-            continue;
-        }
-        const auto s = slots_.find(stream);
-        if (s == slots_.end() || s->second.listener == nullptr) { continue; }
-        arrivals.push_back({stream, s->second.listener, 1});
-        s->second.listener->hold();
+void log_engine<Files>::note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals) {
+    const auto known = std::find_if(arrivals.rbegin(), arrivals.rend(), [&](const arrival& a) { return a.stream == stream; });
+    if (known != arrivals.rend()) {
+        known->n += n;
+        return;
     }
-    for (const arrival& a : arrivals) { a.listener->advance(catalog_.stream(a.stream).next); }
+    const auto s = slots_.find(stream);
+    if (s == slots_.end() || s->second.listener == nullptr) { return; }
+    arrivals.push_back({stream, s->second.listener, n});
+    s->second.listener->hold();
 }
 
 template <class Files>
@@ -674,6 +727,8 @@ void log_engine<Files>::detach(change_source& s) noexcept {
             const std::lock_guard held(dirty_mutex_);
             std::erase(dirty_, &s);
         }
+        std::erase_if(open_.collected,
+                      [&](const auto& c) { return c.first == &s; }); // should that fail, it is delivered again after the next opening
         std::vector<std::byte> steps;
         s.collect(steps);
         if (steps.empty() || refusal().kind() != errc{}) { return; }

@@ -115,6 +115,7 @@ public:
     void detach(change_source& s) noexcept override;
     void mark(change_source& s) noexcept override;
     placed place(std::span<draft> drafts, const admission& admit, ticket* t) override;
+    offset append(const draft& d) override;
     void enrol(ticket& t) override;
     void wait(ticket& t) noexcept override;
     bool lead_for(ticket& t) noexcept override;
@@ -122,9 +123,10 @@ public:
     void push_settlements() noexcept override;
     offset placed_until(std::uint32_t stream) noexcept override;
     void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept override;
-    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept override;
+    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
+              read_ahead* kept = nullptr) noexcept override;
     offset first_stored(std::uint32_t stream) noexcept override;
-    std::uint64_t seed() const noexcept override { return seed_; }
+    const hash_key& seed() const noexcept override { return seed_; }
     mailroom::durability durability() const noexcept override { return options_.durability; }
     mailroom::clock& clock() const noexcept override { return clock_; }
     std::size_t largest_batch() const noexcept override { return options_.segment_bytes / 2; }
@@ -182,20 +184,23 @@ private:
     static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
     static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
-    static constexpr std::size_t most_open = 128; // files of segments
+    static constexpr std::size_t written_back_at_once = std::size_t{4} << 20;
+    static constexpr std::size_t near = std::size_t{64} << 10; // what lies so near each other is read at once
+    static constexpr std::size_t most_open = 128;              // files of segments
 
     // What gathers, or is being written.
     struct batch {
-        std::vector<std::byte> bytes; // with room for its header in front
+        byte_buffer bytes; // with room for its header in front
         std::uint32_t records = 0;
         std::uint64_t base = 0; // its position
         ticket* first = nullptr;
         ticket* last = nullptr;
-        unsigned waiting = 0;    // threads
-        bool wanted = false;     // somebody who is not a waiting thread wants it committed
-        bool to_sync = false;    // whatever the options say
-        bool holds_more = false; // than deliveries
-        bool called = false;     // the committer was told
+        unsigned waiting = 0;      // threads
+        bool wanted = false;       // somebody who is not a waiting thread wants it committed
+        bool to_sync = false;      // whatever the options say
+        bool holds_more = false;   // than deliveries
+        bool called = false;       // the committer was told
+        bool stands_alone = false; // nothing else comes into it, or behind it before it is written: it fails alone, and is not kept
         std::vector<std::pair<change_source*, std::vector<std::byte>>> collected;
         std::size_t size() const noexcept { return bytes.size(); }
     };
@@ -218,28 +223,32 @@ private:
         segment_ptr where;
         std::uint64_t position = 0;
     };
-    struct lookup { // of a message
+    struct stretch { // of 32 messages: some that lie in one run, or one that lies elsewhere by now
         segment_ptr where;
-        std::uint64_t position = 0;
-        const run* in = nullptr; // its place has to be read from the file beside the segment
-        run copy{};
-        std::uint32_t number = 0;
+        std::uint64_t end = 0; // of what is committed there
+        run in{};
+        std::uint32_t number = 0;  // in its run
+        unsigned first = 0, n = 0; // of the 32
+        bool is_placed = false;    // otherwise their places have to be read from the file beside the segment
     };
 
     // commit.hpp
     void start(batch& b, std::uint64_t base) noexcept;
+    slot& slot_of(std::uint32_t stream);
+    void call_keeper() noexcept;
     void append(batch& b, const draft& d, offset o);
     void link(batch& b, ticket& t) noexcept;
     void gather(std::unique_lock<std::mutex>& lock) noexcept;
     void collect(batch& b) noexcept;
     void return_to(change_source& s, bytes_view steps) noexcept;
+    void return_collected(batch& b) noexcept;
     void stop_writing(const failure& why) noexcept;
     void write_again(std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
     failure write(batch& b, std::uint64_t& check) noexcept;
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
     void take(const record& r, const segment_ptr& where);
-    void publish(const batch& b, std::vector<arrival>& arrivals);
+    void note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals);
     void keep(batch& b) noexcept;
     void finish(ticket* chain, const failure& why) noexcept;
     static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
@@ -250,14 +259,15 @@ private:
     failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
 
     // transactions.hpp
-    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool to_sync, ticket* t);
+    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool stands_alone, ticket* t);
     std::vector<draft> settle_all(std::vector<prepared_content::settled>& places, std::vector<std::vector<std::byte>>& payloads) const;
     failure fits(std::size_t bytes) const;
-    slot& slot_of(std::uint32_t stream);
+    slot& slot_for(std::uint32_t stream);
     std::vector<undecided*> take_held(std::string_view xid);
 
     // upkeep.hpp
     failure make_room(std::uint64_t base, std::size_t n) noexcept;
+    void begin_writing_back(std::uint64_t until) noexcept;
     failure rotate(std::uint64_t base) noexcept;
     void tend() noexcept;
     void note_space(const std::error_code& ec) noexcept;
@@ -277,7 +287,9 @@ private:
     std::uint64_t bytes_stored() noexcept;
 
     // reading.hpp
-    bool find(std::uint32_t stream, offset o, lookup& l);
+    bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
+    bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
+    std::error_code read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept;
     bool rebuild_index(const segment_ptr& s);
     template <class Fn, class Wrong>
     void scan(const segment_ptr& s, std::uint64_t until, Fn fn, Wrong wrong);
@@ -300,7 +312,7 @@ private:
     void index_again(const segment_ptr& s, std::uint64_t until);
     void replay_segment(const segment_ptr& s, replay_state& r);
     bool enter_next(segment_ptr& last, replay_state& r, const std::vector<std::string>& names);
-    void take_place(const record& r, const segment_ptr& where);
+    std::size_t take_place(const record& r, const segment_ptr& where);
     void report(const std::string& path, std::uint64_t byte, std::string what);
     std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
     std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from);
@@ -317,7 +329,7 @@ private:
     std::string identity_;
     file lock_file_;
     journal_id id_{};
-    std::uint64_t seed_ = 0;
+    hash_key seed_;
     recovery_report recovered_;
     std::map<std::uint32_t, offset> suspects_; // fixed once it is open
     bool read_only_ = false;
@@ -326,9 +338,11 @@ private:
     std::mutex declaring_; // one at a time, for numbers are given by what is committed
     std::mutex mutex_;     // what gathers
     batch open_;
-    std::vector<std::byte> spare_buffer_;
-    std::unordered_map<std::uint32_t, slot> slots_; // changed under both locks
+    byte_buffer spare_buffer_;
+    std::unordered_map<std::uint32_t, slot> slots_;         // changed under both locks; none is ever taken out
+    std::pair<std::uint32_t, slot*> last_slot_{0, nullptr}; // somebody placed messages in; no stream has number 0
     bool leading_ = false;
+    bool alone_ = false;      // there is one that stands alone
     bool over_ = false;       // closed, and its files with it
     unsigned expected_ = 1;   // threads that waited for the last batch
     failure failed_ = errc{}; // the last batch
@@ -350,6 +364,7 @@ private:
     std::uint64_t chain_ = 0;  // the checksum of the last batch header
     std::atomic<std::uint64_t> incarnation_{1};
     std::uint64_t durable_ = 0;
+    std::uint64_t begun_ = 0; // before this, the system was asked to write to the disk what it was given
 
     std::mutex state_; // what is committed
     catalog catalog_;

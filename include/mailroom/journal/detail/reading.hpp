@@ -39,16 +39,20 @@ private:
     std::size_t have_ = 0;
 };
 
-/// Where a message lies. Under `state_`.
+/// Where a message lies, and those after it that lie in the same run: `most` at most, whose places go to `to` where they are known. Under `state_`.
 template <class Files>
-bool log_engine<Files>::find(std::uint32_t stream, offset o, lookup& l) {
+bool log_engine<Files>::find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to) {
     if (const auto moved = moved_.find(stream); moved != moved_.end()) {
-        if (const auto at = moved->second.find(o); at != moved->second.end()) {
-            l.where = at->second.where;
-            l.position = at->second.position;
-            l.in = nullptr;
+        const auto at = moved->second.lower_bound(o);
+        if (at != moved->second.end() && at->first == o) {
+            s.where = at->second.where;
+            s.end = s.where->end();
+            s.n = 1;
+            s.is_placed = true;
+            *to = at->second.position;
             return true;
         }
+        if (at != moved->second.end()) { most = static_cast<unsigned>(std::min<std::uint64_t>(most, at->first - o)); }
     }
     const auto all = extents_.find(stream);
     if (all == extents_.end()) { return false; }
@@ -57,65 +61,115 @@ bool log_engine<Files>::find(std::uint32_t stream, offset o, lookup& l) {
     --at;
     const run& r = at->where->runs()[at->which];
     if (o - r.first >= r.count) { return false; }
-    l.where = at->where;
-    l.number = static_cast<std::uint32_t>(o - r.first);
-    if (at->where->has_places()) {
-        at->where->places_in_memory(at->which, l.number, {&l.position, 1});
-        l.in = nullptr;
+    s.where = at->where;
+    s.end = s.where->end();
+    s.number = static_cast<std::uint32_t>(o - r.first);
+    s.n = std::min<std::uint32_t>(most, r.count - s.number);
+    s.is_placed = s.where->has_places();
+    if (s.is_placed) {
+        s.where->places_in_memory(at->which, s.number, {to, s.n});
     } else {
-        l.copy = r;
-        l.in = &l.copy;
+        s.in = r;
     }
     return true;
 }
 
+/// The places of a stretch, from the file beside its segment. False: that cannot be read.
 template <class Files>
-void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost) noexcept {
-    std::array<lookup, 32> where;
-    std::uint32_t there = 0;
+bool log_engine<Files>::look_up(stretch& s, std::uint64_t* to, read_ahead& ahead) {
+    constexpr std::uint32_t some = 1024; // where somebody reads on and on
+    const offset o = s.in.first + s.number;
+    const auto known = [&] { return ahead.places_are_of(s.where) && o >= ahead.first_place && o - ahead.first_place + s.n <= ahead.places.size(); };
+    if (!known()) {
+        limit_open_files(s.where);
+        const bool goes_on = ahead.places_are_of(s.where) && o >= ahead.first_place && o - ahead.first_place <= ahead.places.size();
+        const std::uint32_t n = goes_on ? std::min(some, s.in.count - s.number) : s.n;
+        ahead.places.resize(std::max(n, s.n));
+        ahead.places_of = s.where;
+        ahead.first_place = o;
+        if (!s.where->places_on_disk(files_, id_, s.in, s.number, ahead.places)) {
+            ahead.places.clear();
+            return false;
+        }
+    }
+    std::copy_n(ahead.places.begin() + static_cast<std::ptrdiff_t>(o - ahead.first_place), s.n, to);
+    s.is_placed = true;
+    return true;
+}
+
+/// Reads from position `at` of a segment on: `least` bytes, and more where somebody reads on and on. No further than `end`.
+template <class Files>
+std::error_code log_engine<Files>::read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept {
+    constexpr std::size_t much = std::size_t{128} << 10;
+    try {
+        const bool goes_on = at >= ahead.reached && at - ahead.reached < near;
+        const std::uint64_t there = at < end ? end - at : 0;
+        const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(there, goes_on ? std::max(least, much) : least));
+        ahead.have = 0;
+        auto opened = s->open(files_, open_mode::read);
+        if (!opened) { return std::make_error_code(std::errc::io_error); }
+        if (ahead.room < n) {
+            ahead.bytes = std::make_unique_for_overwrite<std::byte[]>(n);
+            ahead.room = n;
+        }
+        ahead.of = s;
+        ahead.at = at;
+        return read_all(files_, **opened, s->byte_of(at), {ahead.bytes.get(), n}, ahead.have);
+    } catch (...) { return std::make_error_code(std::errc::not_enough_memory); }
+}
+
+template <class Files>
+void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
+                             read_ahead* kept) noexcept {
+    read_ahead own;
+    read_ahead& ahead = kept != nullptr ? *kept : own;
+    std::array<std::uint64_t, 32> places;
+    std::array<stretch, 32> parts; // of the 32 messages
+    unsigned n_parts = 0;
+    const auto each = [&](const stretch& s, auto fn) {
+        for (unsigned i = s.first; i < s.first + s.n; ++i) {
+            if ((mask >> i & 1u) != 0) { fn(i); }
+        }
+    };
+    // As many bytes as message `i` and those after it that lie near seem to take.
+    const auto reach = [&](const stretch& s, unsigned i) {
+        std::uint64_t last = places[i], widest = std::max<std::uint64_t>(1024, std::min<std::uint64_t>(ahead.usual, near));
+        for (unsigned k = i + 1; k < s.first + s.n && places[k] > last && places[k] - places[i] < near; ++k) {
+            widest = std::max(widest, places[k] - last);
+            last = places[k];
+        }
+        return static_cast<std::size_t>(last - places[i] + widest);
+    };
     const auto give_up = [&](unsigned i, const segment_ptr& s, std::uint64_t position, const char* what) {
         try {
             const damage d{s->path(), s->byte_of(position), what};
             lost(i, &d);
         } catch (...) { lost(i, nullptr); }
     };
+    std::uint32_t there = 0;
     try {
         for (bool again = true; again;) {
             again = false;
             {
                 const std::lock_guard lock(state_);
+                n_parts = 0;
                 there = 0;
-                for (std::uint32_t left = mask; left != 0; left &= left - 1) {
-                    const auto i = static_cast<unsigned>(std::countr_zero(left));
-                    where[i] = lookup();
-                    if (find(stream, first + i, where[i])) {
-                        there |= std::uint32_t{1} << i;
-                        if (where[i].in != nullptr) { where[i].in = &where[i].copy; }
+                const auto end = static_cast<unsigned>(std::bit_width(mask));
+                for (unsigned i = static_cast<unsigned>(std::countr_zero(mask)); i < end;) {
+                    stretch& s = parts[n_parts];
+                    if ((mask >> i & 1u) == 0 || !find(stream, first + i, end - i, s, &places[i])) {
+                        ++i;
+                        continue;
                     }
+                    s.first = i;
+                    ++n_parts;
+                    each(s, [&](unsigned k) { there |= std::uint32_t{1} << k; });
+                    i += s.n;
                 }
             }
-            for (unsigned i = 0; i < 32 && !again; ++i) {
-                if ((there >> i & 1u) == 0 || where[i].in == nullptr) { continue; }
-                unsigned n = 1; // in a row
-                while (i + n < 32 && (there >> (i + n) & 1u) != 0 && where[i + n].in != nullptr && where[i + n].where == where[i].where &&
-                       where[i + n].number == where[i].number + n) {
-                    ++n;
-                }
-                std::array<std::uint64_t, 32> places;
-                limit_open_files(where[i].where);
-                if (!where[i].where->places_on_disk(files_, id_, where[i].copy, where[i].number, std::span(places).first(n))) {
-                    again = rebuild_index(where[i].where);
-                    if (!again) {
-                        for (unsigned k = i; k < i + n; ++k) {
-                            there &= ~(std::uint32_t{1} << k);
-                            give_up(k, where[k].where, where[k].where->first(), "the segment cannot be read");
-                        }
-                    }
-                }
-                for (unsigned k = 0; k < n; ++k) {
-                    where[i + k].position = places[k];
-                    where[i + k].in = nullptr;
-                }
+            for (unsigned p = 0; p < n_parts && !again; ++p) {
+                stretch& s = parts[p];
+                if (!s.is_placed && !look_up(s, &places[s.first], ahead)) { again = rebuild_index(s.where); }
             }
         }
     } catch (...) { // no memory
@@ -124,60 +178,39 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
     }
     for (std::uint32_t left = mask & ~there; left != 0; left &= left - 1) { lost(static_cast<unsigned>(std::countr_zero(left)), nullptr); }
 
-    // What lies near each other is read at once.
-    constexpr std::uint64_t near = std::uint64_t{64} << 10;
-    std::vector<std::byte> buffer;
-    for (unsigned i = 0; i < 32;) {
-        if ((there >> i & 1u) == 0) {
-            ++i;
+    for (unsigned p = 0; p < n_parts; ++p) {
+        const stretch& s = parts[p];
+        if (!s.is_placed) {
+            each(s, [&](unsigned i) { give_up(i, s.where, s.where->first(), "the segment cannot be read"); });
             continue;
         }
-        const segment_ptr& s = where[i].where;
-        unsigned end = i + 1;
-        std::uint64_t last = where[i].position;
-        while (end < 32 && ((there >> end & 1u) == 0 || (where[end].where == s && where[end].position > last && where[end].position - where[i].position < near))) {
-            if ((there >> end & 1u) != 0) { last = where[end].position; }
-            ++end;
-        }
-        std::size_t got = 0;
-        std::shared_ptr<file> f;
-        std::error_code ec;
-        try {
-            auto opened = s->open(files_, open_mode::read);
-            if (opened) {
-                f = *opened;
-                buffer.resize(static_cast<std::size_t>(last - where[i].position) + 1024);
-                ec = read_all(files_, *f, s->byte_of(where[i].position), buffer, got);
-            } else {
-                ec = std::make_error_code(std::errc::io_error);
+        each(s, [&](unsigned i) {
+            const std::uint64_t at = places[i];
+            std::error_code ec;
+            record r;
+            bool is_whole = decode_record(ahead.from(s.where, at), at, seed_, r);
+            std::size_t least = 0;
+            for (int tries = 0; tries < 2 && !is_whole && !ec; ++tries) { // not all of it is here yet; how long it is, it says itself
+                const bytes_view here = ahead.from(s.where, at);
+                if (here.size() >= record_header::size) {
+                    record_header h;
+                    if (!record_header::decode(here, at, seed_, h) || here.size() >= h.whole()) { break; }
+                    least = h.whole();
+                }
+                ec = read_at(s.where, at, std::max(least, reach(s, i)), s.end, ahead);
+                if (!ec) { is_whole = decode_record(ahead.from(s.where, at), at, seed_, r); }
             }
-        } catch (...) { ec = std::make_error_code(std::errc::not_enough_memory); }
-        for (const std::uint64_t base = where[i].position; i < end; ++i) {
-            if ((there >> i & 1u) == 0) { continue; }
-            const std::uint64_t at = where[i].position;
-            const auto skip = static_cast<std::size_t>(at - base);
             if (ec) {
-                give_up(i, s, at, "the file cannot be read");
-                continue;
-            }
-            bytes_view bytes = skip < got ? bytes_view(buffer).subspan(skip, got - skip) : bytes_view();
-            record_header h;
-            std::vector<std::byte> longer;
-            if (record_header::decode(bytes, at, seed_, h) && bytes.size() < h.whole()) {
-                try {
-                    longer.resize(h.whole());
-                    std::size_t more = 0;
-                    if (!read_all(files_, *f, s->byte_of(at), longer, more)) { bytes = bytes_view(longer).first(more); }
-                } catch (...) {}
-            }
-            const auto r = decode_record(bytes, at, seed_);
-            if (r && r->head.stream == stream && r->head.offset == first + i &&
-                (r->head.kind == record_kind::message || r->head.kind == record_kind::moved)) {
-                found(i, *r);
+                give_up(i, s.where, at, "the file cannot be read");
+            } else if (is_whole && r.head.stream == stream && r.head.offset == first + i &&
+                       (r.head.kind == record_kind::message || r.head.kind == record_kind::moved)) {
+                ahead.usual = r.head.whole();
+                ahead.reached = at + ahead.usual;
+                found(i, r);
             } else {
-                give_up(i, s, at, "a message is damaged");
+                give_up(i, s.where, at, "a message is damaged");
             }
-        }
+        });
     }
 }
 

@@ -610,14 +610,17 @@ std::uint64_t log_engine<Files>::durable_beyond(const segment_ptr& s, std::uint6
         std::uint64_t size = 0;
         if (files_.size(**opened, size)) { return; }
         file_window<Files> window(files_, **opened, one->path());
-        for (std::uint64_t at = first; one->byte_of(at) + batch_header::size <= size; at += alignment) {
-            const bytes_view b = window.at(one->byte_of(at), batch_header::size);
-            if (b.size() < batch_header::size) { return; }
-            const bool names_itself = load_le<std::uint64_t>(b.data() + 8) == at || load_le<std::uint64_t>(b.data() + 16) == at;
-            if (!names_itself) { continue; }
-            last_seen = std::max(last_seen, at + alignment);
-            batch_header h;
-            if (batch_header::decode(b, at, seed_, h)) { highest = std::max(highest, h.durable_upto); }
+        for (std::uint64_t at = first; one->byte_of(at) + batch_header::size <= size;) {
+            const bytes_view all = window.at(one->byte_of(at), std::size_t{64} << 10);
+            if (all.size() < batch_header::size) { return; }
+            const std::byte* b = all.data();
+            for (const std::byte* const last = b + (all.size() - batch_header::size); b <= last; b += alignment, at += alignment) {
+                const bool names_itself = load_le<std::uint64_t>(b + 8) == at || load_le<std::uint64_t>(b + 16) == at;
+                if (!names_itself) { continue; }
+                last_seen = std::max(last_seen, at + alignment);
+                batch_header h;
+                if (batch_header::decode({b, batch_header::size}, at, seed_, h)) { highest = std::max(highest, h.durable_upto); }
+            }
         }
     };
     look(s, from);

@@ -14,7 +14,7 @@ namespace mailroom::detail {
 
 /// The place of the next message of a stream. Under the lock.
 template <class Files>
-auto log_engine<Files>::slot_of(std::uint32_t stream) -> slot& {
+auto log_engine<Files>::slot_for(std::uint32_t stream) -> slot& {
     const auto at = slots_.find(stream);
     if (at != slots_.end()) { return at->second; }
     const std::lock_guard held(state_);
@@ -55,9 +55,10 @@ failure log_engine<Files>::fits(std::size_t bytes) const {
                                  " bytes; a journal takes half a segment (segment_bytes) at once, here " + std::to_string(largest_batch())};
 }
 
+/// `stands_alone`: durable, whatever the options say, in a batch of its own, so that its failure is nobody else's; somebody has to wait for `t`.
 template <class Files>
-placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool to_sync,
-                                    ticket* t) {
+placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others,
+                                    bool stands_alone, ticket* t) {
     std::vector<prepared_content::settled> places;
     for (const settled_place& s : settled) {
         if (s.changes != nullptr && s.changes->cursor() != 0) { places.push_back({s.changes->cursor(), s.place}); }
@@ -72,11 +73,23 @@ placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const s
     for (const draft& d : others) { bytes += d.whole(); }
     if (failure why = fits(bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
 
-    std::unique_lock lock(mutex_);
-    if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
     std::vector<slot*> slots;
     slots.reserve(parcels.size());
-    for (const parcel& p : parcels) { slots.push_back(&slot_of(p.stream)); }
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        if (failure why = make_way(lock, bytes); why.kind() != errc{}) { return {.why = std::move(why)}; }
+        if (!stands_alone || (open_.records == 0 && !leading_)) { break; }
+        if (leading_) {
+            const std::uint32_t e = epoch_.load(std::memory_order_relaxed);
+            lock.unlock();
+            clock_.park(epoch_, e, clock::never);
+            lock.lock();
+        } else {
+            lead(lock, false);
+            if (failed_.kind() != errc{}) { return {.why = failed_}; }
+        }
+    }
+    for (const parcel& p : parcels) { slots.push_back(&slot_for(p.stream)); }
     for (std::size_t i = 0; i < parcels.size(); ++i) {
         parcels[i].first = slots[i]->placed;
         if (!parcels[i].admit.ask(parcels[i].admit.whom, parcels[i].first)) {
@@ -102,7 +115,7 @@ placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const s
     for (std::size_t i = 0; i < parcels.size(); ++i) {
         for (const draft& d : parcels[i].drafts) { slots[i]->placed += d.kind == record_kind::message ? 1u : 0u; }
     }
-    open_.to_sync = open_.to_sync || to_sync;
+    if (stands_alone) { open_.to_sync = open_.stands_alone = alone_ = true; }
     if (t != nullptr) {
         t->first = parcels.empty() ? no_offset : parcels.front().first;
         link(open_, *t);
@@ -218,7 +231,7 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         stream_listener* listener = nullptr;
         record what;
         std::unique_ptr<adopted_message> adopted;
-        std::size_t parcel = 0;
+        std::size_t parcel = 0, index = 0; // which, counted from 1; and where in it
         offset place = no_offset;
     };
     std::vector<coming> all;
@@ -232,10 +245,15 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         }
     } undo_later{all};
     struct locked_ids {
-        std::map<std::uint32_t, stream_listener*> by_endpoint;
+        std::map<const void*, stream_listener*, std::less<>> all; // locked in this order, as by a transaction that commits
+        bool is_locked = false;
+        void lock() noexcept {
+            for (const auto& [ids, l] : all) { l->lock_ids(); }
+            is_locked = true;
+        }
         void unlock() noexcept {
-            for (const auto& [endpoint, l] : by_endpoint) { l->unlock_ids(); }
-            by_endpoint.clear();
+            if (!std::exchange(is_locked, false)) { return; }
+            for (const auto& [ids, l] : all) { l->unlock_ids(); }
         }
         ~locked_ids() { unlock(); }
     } ids;
@@ -265,19 +283,28 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         for (const coming& c : all) { endpoint_of[c.what.head.stream] = catalog_.stream(c.what.head.stream).endpoint; }
     }
     for (const coming& c : all) {
-        if (c.listener != nullptr && ids.by_endpoint.emplace(endpoint_of[c.what.head.stream], c.listener).second) { c.listener->lock_ids(); }
+        if (c.listener != nullptr && c.listener->id_keeper() != nullptr) { ids.all.emplace(c.listener->id_keeper(), c.listener); }
     }
+    ids.lock();
+    std::set<std::pair<std::uint32_t, std::string>> own; // ids of this transaction
     for (coming& c : all) {
+        if (c.what.head.properties != 0) {
+            bytes_view front = c.what.payload.first(c.what.head.properties);
+            const properties props = decode_properties(front);
+            const std::uint32_t number = endpoint_of[c.what.head.stream];
+            const std::lock_guard lock(state_);
+            const endpoint_entry& to = catalog_.endpoint(number);
+            if (!props.id.empty() && (to.shape.dedup_window != 0 || to.shape.dedup_until_settled)) {
+                if (!own.emplace(number, props.id).second) { continue; }
+                if (c.listener == nullptr) {
+                    catalog_.forget_ids(std::chrono::duration_cast<duration>(clock_.wall().time_since_epoch()).count());
+                    if (std::any_of(to.ids.begin(), to.ids.end(), [&](const known_id& k) { return k.id == props.id; })) { continue; }
+                }
+            }
+        }
         if (c.listener != nullptr) {
             c.adopted = c.listener->adopt(c.what);
             if (c.adopted == nullptr) { continue; } // a duplicate by now
-        } else if (c.what.head.properties != 0) {
-            bytes_view front = c.what.payload.first(c.what.head.properties);
-            const properties props = decode_properties(front);
-            const std::lock_guard lock(state_);
-            catalog_.forget_ids(std::chrono::duration_cast<duration>(clock_.wall().time_since_epoch()).count());
-            const auto& known = catalog_.endpoint(endpoint_of[c.what.head.stream]).ids;
-            if (!props.id.empty() && std::any_of(known.begin(), known.end(), [&](const known_id& k) { return k.id == props.id; })) { continue; }
         }
         draft d = make_draft(record_kind::message, c.what.head.stream, payloads.emplace_back(c.what.payload.begin(), c.what.payload.end()));
         d.schema = c.what.head.schema;
@@ -285,7 +312,7 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         d.time = c.what.head.time;
         if (parcels.empty() || parcels.back().stream != d.stream) { parcels.emplace_back().stream = d.stream; }
         c.parcel = parcels.size();
-        c.place = parcels.back().drafts.size();
+        c.index = parcels.back().drafts.size();
         parcels.back().drafts.push_back(d);
     }
     std::vector<draft> others = settle_all(content.places, payloads);
@@ -297,7 +324,7 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
 
     ticket t;
     placed p = place_all(parcels, {}, others, true, &t);
-    for (coming& c : all) { c.place = p.taken && c.parcel != 0 ? parcels[c.parcel - 1].first + c.place : no_offset; }
+    for (coming& c : all) { c.place = p.taken && c.parcel != 0 ? parcels[c.parcel - 1].first + c.index : no_offset; }
     if (p.taken) {
         for (coming& c : all) {
             if (c.adopted != nullptr) { c.listener->adopted(*c.adopted, c.place); }

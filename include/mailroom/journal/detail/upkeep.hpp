@@ -29,11 +29,27 @@ failure log_engine<Files>::make_room(std::uint64_t base, std::size_t n) noexcept
         if (end <= zeroed_) { return errc{}; }
         // A file that is written over does not grow with each sync. Where there is no room for that there may be for the batch itself.
         const std::uint64_t until = std::max(end, std::min<std::uint64_t>(zeroed_ + zeros_ahead, options_.segment_bytes));
-        const std::vector<std::byte> zeros(static_cast<std::size_t>(until - std::max(zeroed_, end)));
-        const bytes_view all(zeros);
-        if (!zeros.empty() && !write_all(files_, *current_file_, std::max(zeroed_, end), {&all, 1})) { zeroed_ = until; }
+        static const std::array<std::byte, zeros_ahead / 16> nothing{};
+        const std::uint64_t from = std::max(zeroed_, end);
+        std::array<bytes_view, 16> parts;
+        std::size_t n_parts = 0;
+        for (std::uint64_t left = until - from; left != 0; left -= parts[n_parts++].size()) {
+            parts[n_parts] = bytes_view(nothing).first(static_cast<std::size_t>(std::min<std::uint64_t>(left, nothing.size())));
+        }
+        if (n_parts != 0 && !write_all(files_, *current_file_, from, std::span(parts).first(n_parts))) { zeroed_ = until; }
         return errc{};
     } catch (...) { return errc::io; }
+}
+
+/// Nobody waits for what was written, but one day, as a segment is sealed, all of it has to be on the disk: the system may begin.
+template <class Files>
+void log_engine<Files>::begin_writing_back(std::uint64_t until) noexcept {
+    const std::uint64_t from = std::max({begun_, durable_, current_->first()});
+    if (until - from < written_back_at_once) { return; }
+    if constexpr (requires { files_.start_sync(*current_file_, from, until); }) {
+        files_.start_sync(*current_file_, current_->byte_of(from), until - from);
+    }
+    begun_ = until;
 }
 
 /// A sync failed: what the system has dropped no later sync brings back.
