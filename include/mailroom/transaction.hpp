@@ -10,6 +10,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/base/budget.hpp>
 #include <mailroom/base/error.hpp>
 #include <mailroom/base/name.hpp>
 #include <mailroom/base/result.hpp>
@@ -26,6 +27,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -99,7 +101,7 @@ public:
         detail::settler& owner = detail::delivery_access::owner(d);
         expect_own(owner.home().journal);
         count(0);
-        held_.reserve(held_.size() + 1);
+        if (held_.size() == held_.capacity()) { held_.reserve(std::max<std::size_t>(4, 2 * held_.size())); }
         const detail::handle at = detail::delivery_access::where(d);
         if (!owner.secure(at, options_.lease)) { return has_lost_ = true, false; }
         auto* const one = new detail::undecided_delivery(owner, at, options_.lease, true);
@@ -131,7 +133,9 @@ public:
             if (p.taken) { break; }
             if (why.kind() != errc{}) { why.raise(); }
             if (!p.full || blocked_.by == nullptr) { (p.why.kind() != errc{} ? p.why : failure(errc::closed)).raise(); }
-            if (!blocked_.by->wait_for_room(blocked_.n, blocked_.bytes, why)) { why.raise(); }
+            std::size_t charge = 0; // of a budget that others of these endpoints may share
+            for (const auto& l : lots_) { charge += l->budget() == blocked_.by->budget() ? l->charge() : 0; }
+            if (!blocked_.by->wait_for_room(blocked_.n, blocked_.bytes, charge, why)) { why.raise(); }
         }
         state_ = state::over;
         for (const auto& l : lots_) { l->finish(); }
@@ -160,7 +164,6 @@ public:
             detail::fail(errc::unsupported, "what is in memory cannot be prepared: it would not survive what a second phase is for");
         }
         keep_all();
-        detail::lot_base::id_set ids;
         std::vector<detail::parcel> parcels(lots_.size());
         for (std::size_t i = 0; i < lots_.size(); ++i) {
             if (const failure why = lots_[i]->inspect(); why.kind() != errc{}) { why.raise(); }
@@ -273,6 +276,10 @@ private:
             const id_locks locked(lots_);
             detail::lot_base::id_set ids;
             for (const auto& l : lots_) { l->leave_out(ids); }
+            if (!could_ever_fit()) {
+                why = {errc::too_large, "more at once than max_messages, max_bytes or the budget of what it sends to would ever allow"};
+                return {};
+            }
             p = with_room(0, t);
         }
         if (!p.taken || journal_ == nullptr || journal_->durability() == durability::none) { return p; }
@@ -281,6 +288,21 @@ private:
         for (const auto& l : lots_) { l->take_back(); }
         why = t.why;
         return {};
+    }
+    // Whether all that is counted together could be there at once: the partitions of a topic, and what shares a budget.
+    bool could_ever_fit() const {
+        std::map<const memory_budget*, std::size_t> charges;
+        for (std::size_t i = 0; i < lots_.size();) {
+            std::size_t n = 0, bytes = 0;
+            const auto& first = lots_[i];
+            for (; i < lots_.size() && lots_[i]->bounds() == first->bounds(); ++i) {
+                n += lots_[i]->size();
+                bytes += lots_[i]->bytes();
+                if (lots_[i]->budget() != nullptr) { charges[lots_[i]->budget()] += lots_[i]->charge(); }
+            }
+            if (n != 0 && !first->could_ever_hold(n, bytes)) { return false; }
+        }
+        return std::all_of(charges.begin(), charges.end(), [](const auto& c) { return c.second <= c.first->limit(); });
     }
     // Room for the lots from `i` on, then the rest. Those of one topic are counted together.
     detail::placed with_room(std::size_t i, detail::ticket& t) {

@@ -49,6 +49,8 @@ public:
     /// Topics: which messages a rule retains, whoever has settled them.
     virtual offset retained_from() noexcept { return no_offset; }
     virtual bool retains(offset) noexcept { return false; }
+    /// Who knows the ids of this endpoint's messages; nullptr: none count.
+    virtual const void* id_keeper() noexcept { return nullptr; }
     /// Messages of a prepared transaction are about to be placed here: nobody else sends one with an id until `unlock_ids`.
     virtual void lock_ids() noexcept {}
     virtual void unlock_ids() noexcept {}

@@ -34,7 +34,7 @@ struct settler_home {
     change_log* changes = nullptr;
 };
 
-/// Every call but `extend`, `secure`, `keep`, `give_back`, `home` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
+/// Every call but `extend`, `secure`, `keep`, `has_lost`, `give_back`, `home` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
 class settler {
 public:
     virtual bool ack(const handle&) noexcept = 0;
@@ -55,6 +55,8 @@ public:
     virtual bool secure(const handle&, duration) noexcept { return false; }
     /// From here on only purging, seeking and the end of the endpoint take it away, until it is settled or given back.
     virtual bool keep(const handle&) noexcept { return false; }
+    /// Somebody took it away from who keeps it, and the endpoint is still there.
+    virtual bool has_lost(const handle&) noexcept { return false; }
     /// It is held for `lease` from now, as it was before; or not, if whoever claimed it has left meanwhile.
     virtual void give_back(const handle&, duration) noexcept {}
     virtual settler_home home() const noexcept { return {}; }

@@ -36,6 +36,9 @@ public:
 
     bool limited() const noexcept { return limited_; }
     overflow rule() const noexcept { return rule_; }
+    memory_budget* budget() const noexcept { return budget_; }
+    /// What messages of so many bytes take of the budget.
+    std::size_t charge_for(std::size_t bytes) const noexcept { return budget_ != nullptr ? bytes : 0; }
 
     bool could_ever_hold(std::size_t n, std::size_t bytes) const noexcept {
         return (messages_ == 0 || n <= messages_) && (bytes_ == 0 || bytes <= bytes_) && (budget_ == nullptr || bytes <= budget_->limit());

@@ -181,12 +181,13 @@ public:
                 one->cover = std::make_unique<envelope>();
                 one->cover->props = std::move(*props);
             }
+            if (all_.size() == all_.capacity()) { all_.reserve(std::max<std::size_t>(4, 2 * all_.size())); } // what is packed has a place
             if (link<T>* const j = to_.journal()) {
                 const failure why = j->pack(packed_, one->out.look(), one->cover != nullptr ? &one->cover->props : nullptr);
                 if (why.kind() != errc{}) { why.raise(); }
             }
+            bytes_ += one->bytes;
             all_.push_back(std::move(one));
-            bytes_ += all_.back()->bytes;
         }
 
         const void* log() const noexcept override { return &to_; }
@@ -200,6 +201,9 @@ public:
             if (to_.stream_.closed()) { return errc::closed; }
             return to_.room().could_ever_hold(all_.size(), bytes_) ? failure(errc{}) : too_large();
         }
+        bool could_ever_hold(std::size_t n, std::size_t bytes) const noexcept override { return to_.room().could_ever_hold(n, bytes); }
+        memory_budget* budget() const noexcept override { return to_.room().budget(); }
+        std::size_t charge() const noexcept override { return to_.room().charge_for(bytes_); }
         void leave_out(id_set& others) override {
             now_ = to_.time_of().clock().now();
             size_ = bytes_ = 0;
@@ -225,13 +229,14 @@ public:
                                                 return next();
                                             });
         }
-        bool wait_for_room(std::size_t n, std::size_t bytes, failure& why) override {
+        bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, failure& why) override {
+            const auto has_budget = [&] { return budget() == nullptr || budget()->has_room(charge); };
             if (to_.journal() != nullptr && to_.journal()->has_pending() && to_.journal()->push()) { return true; }
             if (!std::exchange(has_caught_up_, true) && to_.next_due() <= to_.time_of().now()) {
                 to_.catch_up();
                 return true;
             }
-            if (to_.make_room(n, bytes)) { return true; }
+            if (to_.make_room(n, to_.room().could_ever_hold(n, charge) ? std::max(bytes, charge) : bytes) && has_budget()) { return true; }
             if (to_.room().rule() == overflow::drop_newest) {
                 to_.dropped_newest_.fetch_add(size_, std::memory_order_relaxed);
                 all_.clear();
@@ -240,7 +245,7 @@ public:
             if (to_.room().rule() == overflow::block) {
                 const auto look = [&]() -> result<offset> {
                     if (to_.stream_.closed()) { return errc::closed; }
-                    return to_.room().has_room(head(), n, bytes) ? result<offset>(offset{0}) : result<offset>(errc::full);
+                    return to_.room().has_room(head(), n, bytes) && has_budget() ? result<offset>(offset{0}) : result<offset>(errc::full);
                 };
                 const auto done = to_.wait_for_room(look, n, clock::never, stop_token());
                 if (done) { return true; }
@@ -348,6 +353,7 @@ public:
     };
 
     // side_door
+    const void* id_keeper() noexcept override { return self().known_ids(); }
     void lock_ids() noexcept override {
         if (self().known_ids() != nullptr) { static_cast<void>(self().known_ids()->lock().release()); }
     }

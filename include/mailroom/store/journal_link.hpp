@@ -284,6 +284,7 @@ private:
     offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
     bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
     void journal_closed() noexcept override { shut_(core_); }
+    const void* id_keeper() noexcept override { return door_->id_keeper(); }
     void lock_ids() noexcept override { door_->lock_ids(); }
     void unlock_ids() noexcept override { door_->unlock_ids(); }
     std::unique_ptr<adopted_message> adopt(const record& r) override {

@@ -43,6 +43,8 @@ struct shipment {
 /// What a journal tells an endpoint of messages that come from a prepared transaction, not through its own sending side.
 class side_door {
 public:
+    /// Who knows the ids of what is sent: one for all partitions of a topic, nullptr where none count.
+    virtual const void* id_keeper() noexcept = 0;
     virtual void lock_ids() noexcept = 0;
     virtual void unlock_ids() noexcept = 0;
     /// Under that lock: makes room for a message, whatever the bounds; false: it is a duplicate, and nothing was done. May throw std::bad_alloc.

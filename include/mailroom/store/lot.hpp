@@ -13,6 +13,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/base/budget.hpp>
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/result.hpp>
 #include <mailroom/base/stop_token.hpp>
@@ -44,14 +45,18 @@ public:
     virtual std::size_t size() const noexcept = 0;
 
     virtual failure inspect() const = 0;
+    /// Whether there could ever be room for `n` messages of `bytes`; and which budget they are charged to, with how much.
+    virtual bool could_ever_hold(std::size_t n, std::size_t bytes) const noexcept = 0;
+    virtual memory_budget* budget() const noexcept = 0;
+    virtual std::size_t charge() const noexcept = 0;
     /// Ids of this transaction, and who knows them.
     using id_set = std::set<std::pair<const deduplicator*, std::string_view>>;
     virtual void leave_out(id_set& others) = 0;
     virtual void leave_nothing_out() noexcept = 0;
     /// Calls `next`, once there is room for `n` messages of `bytes`, this lot's and those of others that are counted with it.
     virtual placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) = 0;
-    /// Asks for room: false: there will be none, and `why` says so. Without locks.
-    virtual bool wait_for_room(std::size_t n, std::size_t bytes, failure& why) = 0;
+    /// Asks for room: false: there will be none, and `why` says so. `charge`: what all lots take of the budget together. Without locks.
+    virtual bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, failure& why) = 0;
 
     virtual bool take() = 0;
     virtual void fill() noexcept = 0;

@@ -110,7 +110,7 @@ public:
         count_by(*link_, cursor_);
         cursor_.restore(link_->tried_until());
         if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
-        claim_in_doubt(*link_, cursor_, *this);
+        claim_in_doubt(*link_, cursor_, *this, this->dead_);
     }
     link<T>* journal() const noexcept { return link_.get(); }
     deduplicator* ids() noexcept { return known_ids_.get(); }

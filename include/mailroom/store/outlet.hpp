@@ -487,6 +487,7 @@ protected:
     bool extend(const handle& at, duration lease) noexcept override { return cursor_.extend(at, lease); }
     bool secure(const handle& at, duration at_least) noexcept override { return cursor_.extend(at, at_least, true); }
     bool keep(const handle& at) noexcept override { return cursor_.keep(at); }
+    bool has_lost(const handle& at) noexcept override { return cursor_.has_lost(at); }
     void give_back(const handle& at, duration lease) noexcept override { cursor_.give_back(at, lease); }
     settler_home home() const noexcept override { return self().settlements(); }
     time_point sent_at(const handle& at) const noexcept override {
@@ -585,8 +586,8 @@ protected:
         bool release(const handle& at) noexcept override { return finish(at, verb::put_back); }
         bool reject(const handle& at, std::string) noexcept override { return finish(at, verb::put_back); }
         bool extend(const handle&, duration) noexcept override { return true; } // a dead letter has no lease to run out
-        bool secure(const handle&, duration) noexcept override { return true; }
-        bool keep(const handle&) noexcept override { return true; }
+        bool secure(const handle& at, duration) noexcept override { return keep(at); }
+        bool keep(const handle& at) noexcept override { return owner.cursor_.has_dead(*static_cast<const entry*>(at.where)); }
         void give_back(const handle&, duration) noexcept override {}
         settler_home home() const noexcept override { return owner.self().settlements(); }
         time_point sent_at(const handle& at) const noexcept override { return owner.self().time_of().wall(static_cast<entry*>(at.where)->sent); }

@@ -57,6 +57,13 @@ public:
         return (limits_.messages == 0 || n <= limits_.messages) && (limits_.bytes == 0 || bytes <= limits_.bytes) &&
                (limits_.budget == nullptr || bytes <= limits_.budget->limit());
     }
+    memory_budget* budget() const noexcept { return limits_.budget; }
+    /// What messages of so many bytes take of the budget: without anybody who has to settle them, nothing.
+    std::size_t charge_for(std::size_t bytes) const noexcept {
+        if (limits_.budget == nullptr) { return 0; }
+        const std::lock_guard lock(mutex_);
+        return accounts_.empty() ? 0 : bytes;
+    }
     static constexpr bool admits(offset, std::size_t) noexcept { return true; }
     /// How many more than it must somebody drops who drops at all.
     std::size_t ample() const noexcept { return limits_.messages / 8; }

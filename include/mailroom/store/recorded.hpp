@@ -107,11 +107,13 @@ inline void note_suspect(const link_base& from, offset o, std::uint32_t attempt,
 }
 
 /// What a prepared transaction of before is to settle is handed to nobody until that is decided. Throws std::bad_alloc.
-inline void claim_in_doubt(link_base& from, cursor& c, settler& s) {
+inline void claim_in_doubt(link_base& from, cursor& c, settler& s, settler& of_dead) {
     for (const auto& [xid, place] : from.in_doubt()) {
         handle at;
         if (c.claim_at(place, [&at](const handle& h) { at = h; })) {
             from.hold_in_doubt(xid, *new undecided_delivery(s, at, duration::zero(), false));
+        } else if (c.claim_dead([&at](entry& e) { at = {&e, e.turn, e.attempt, e.offset}; }, place)) {
+            from.hold_in_doubt(xid, *new undecided_delivery(of_dead, at, duration::zero(), false));
         }
     }
 }

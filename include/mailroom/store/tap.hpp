@@ -81,7 +81,7 @@ public:
         count_by(*noted_, cursor_);
         cursor_.restore(noted_->tried_until());
         if (const auto before = noted_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
-        claim_in_doubt(*noted_, cursor_, *this);
+        claim_in_doubt(*noted_, cursor_, *this, this->dead_);
     }
 
     template <class Sink>

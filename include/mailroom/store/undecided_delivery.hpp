@@ -27,24 +27,26 @@ class undecided_delivery final : public settler, public undecided {
 public:
     /// Without a holder where nobody has been given it: a transaction of before has it.
     undecided_delivery(settler& to, const handle& at, duration lease, bool has_holder) noexcept
-        : to_(to), at_(at), lease_(lease), state_(has_holder ? state::together : state::alone) {}
+        : to_(to), home_(to.home()), at_(at), lease_(lease), had_holder_(has_holder), state_(has_holder ? state::together : state::alone) {}
 
     /// Nobody takes it away from here on. False: it is not ours any more.
     bool keep() noexcept { return is_kept_ = to_.keep(at_); }
-    settled_place place() const noexcept { return {to_.home().changes, at_.place}; }
 
     void decide(bool settled) noexcept override {
         if (settled) {
-            if (change_log* const changes = to_.home().changes) { changes->is_written(at_.place); }
+            if (home_.changes != nullptr) { home_.changes->is_written(at_.place); }
             to_.ack(at_);
         } else if (is_kept_) {
             to_.give_back(at_, lease_);
         }
         state before = state::together;
         if (state_.compare_exchange_strong(before, settled ? state::settled : state::returned, std::memory_order_acq_rel)) { return; }
-        if (!settled) { to_.nack(at_); }
+        if (!settled && had_holder_) { to_.nack(at_); }
+        if (!settled && !had_holder_) { to_.release(at_); } // ready at once, as what was in flight when a journal was opened
         delete this;
     }
+    settled_place place() const noexcept override { return {home_.changes, at_.place}; }
+    bool has_lost() noexcept override { return to_.has_lost(at_); }
 
     bool ack(const handle&) noexcept override {
         return by_holder([this] { return to_.ack(at_); });
@@ -65,15 +67,16 @@ public:
         switch (state_.load(std::memory_order_acquire)) {
         case state::returned: return to_.extend(at_, lease);
         case state::settled: return false;
-        default: return true; // it is kept as it is
+        default: return to_.secure(at_, lease); // it was promised for a time
         }
     }
     bool secure(const handle&, duration at_least) noexcept override {
         return state_.load(std::memory_order_acquire) == state::returned && to_.secure(at_, at_least);
     }
     bool keep(const handle&) noexcept override { return state_.load(std::memory_order_acquire) == state::returned && to_.keep(at_); }
+    bool has_lost(const handle&) noexcept override { return to_.has_lost(at_); }
     void give_back(const handle&, duration lease) noexcept override { to_.give_back(at_, lease); }
-    settler_home home() const noexcept override { return to_.home(); }
+    settler_home home() const noexcept override { return home_; } // also when that is settled, and perhaps gone
     time_point sent_at(const handle&) const noexcept override {
         return state_.load(std::memory_order_acquire) != state::settled ? to_.sent_at(at_) : time_point();
     }
@@ -93,8 +96,10 @@ private:
     }
 
     settler& to_;
+    const settler_home home_;
     const handle at_;
     const duration lease_;
+    const bool had_holder_;
     bool is_kept_ = false; // the decider's
     std::atomic<state> state_;
 };

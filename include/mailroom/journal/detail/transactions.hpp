@@ -218,7 +218,7 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         stream_listener* listener = nullptr;
         record what;
         std::unique_ptr<adopted_message> adopted;
-        std::size_t parcel = 0;
+        std::size_t parcel = 0, index = 0; // which, counted from 1; and where in it
         offset place = no_offset;
     };
     std::vector<coming> all;
@@ -232,10 +232,15 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         }
     } undo_later{all};
     struct locked_ids {
-        std::map<std::uint32_t, stream_listener*> by_endpoint;
+        std::map<const void*, stream_listener*, std::less<>> all; // locked in this order, as by a transaction that commits
+        bool is_locked = false;
+        void lock() noexcept {
+            for (const auto& [ids, l] : all) { l->lock_ids(); }
+            is_locked = true;
+        }
         void unlock() noexcept {
-            for (const auto& [endpoint, l] : by_endpoint) { l->unlock_ids(); }
-            by_endpoint.clear();
+            if (!std::exchange(is_locked, false)) { return; }
+            for (const auto& [ids, l] : all) { l->unlock_ids(); }
         }
         ~locked_ids() { unlock(); }
     } ids;
@@ -265,19 +270,28 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         for (const coming& c : all) { endpoint_of[c.what.head.stream] = catalog_.stream(c.what.head.stream).endpoint; }
     }
     for (const coming& c : all) {
-        if (c.listener != nullptr && ids.by_endpoint.emplace(endpoint_of[c.what.head.stream], c.listener).second) { c.listener->lock_ids(); }
+        if (c.listener != nullptr && c.listener->id_keeper() != nullptr) { ids.all.emplace(c.listener->id_keeper(), c.listener); }
     }
+    ids.lock();
+    std::set<std::pair<std::uint32_t, std::string>> own; // ids of this transaction
     for (coming& c : all) {
+        if (c.what.head.properties != 0) {
+            bytes_view front = c.what.payload.first(c.what.head.properties);
+            const properties props = decode_properties(front);
+            const std::uint32_t number = endpoint_of[c.what.head.stream];
+            const std::lock_guard lock(state_);
+            const endpoint_entry& to = catalog_.endpoint(number);
+            if (!props.id.empty() && (to.shape.dedup_window != 0 || to.shape.dedup_until_settled)) {
+                if (!own.emplace(number, props.id).second) { continue; }
+                if (c.listener == nullptr) {
+                    catalog_.forget_ids(std::chrono::duration_cast<duration>(clock_.wall().time_since_epoch()).count());
+                    if (std::any_of(to.ids.begin(), to.ids.end(), [&](const known_id& k) { return k.id == props.id; })) { continue; }
+                }
+            }
+        }
         if (c.listener != nullptr) {
             c.adopted = c.listener->adopt(c.what);
             if (c.adopted == nullptr) { continue; } // a duplicate by now
-        } else if (c.what.head.properties != 0) {
-            bytes_view front = c.what.payload.first(c.what.head.properties);
-            const properties props = decode_properties(front);
-            const std::lock_guard lock(state_);
-            catalog_.forget_ids(std::chrono::duration_cast<duration>(clock_.wall().time_since_epoch()).count());
-            const auto& known = catalog_.endpoint(endpoint_of[c.what.head.stream]).ids;
-            if (!props.id.empty() && std::any_of(known.begin(), known.end(), [&](const known_id& k) { return k.id == props.id; })) { continue; }
         }
         draft d = make_draft(record_kind::message, c.what.head.stream, payloads.emplace_back(c.what.payload.begin(), c.what.payload.end()));
         d.schema = c.what.head.schema;
@@ -285,8 +299,18 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         d.time = c.what.head.time;
         if (parcels.empty() || parcels.back().stream != d.stream) { parcels.emplace_back().stream = d.stream; }
         c.parcel = parcels.size();
-        c.place = parcels.back().drafts.size();
+        c.index = parcels.back().drafts.size();
         parcels.back().drafts.push_back(d);
+    }
+    {
+        const std::lock_guard lock(holding_);
+        const auto at = held_.find(xid);
+        for (undecided* const one : at != held_.end() ? at->second : std::vector<undecided*>()) {
+            if (!one->has_lost()) { continue; } // it is read again, or was purged
+            const settled_place where = one->place();
+            if (where.changes == nullptr) { continue; }
+            std::erase_if(content.places, [&](const auto& s) { return s.cursor == where.changes->cursor() && s.offset == where.place; });
+        }
     }
     std::vector<draft> others = settle_all(content.places, payloads);
     std::vector<std::byte> verdict;
@@ -297,7 +321,7 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
 
     ticket t;
     placed p = place_all(parcels, {}, others, true, &t);
-    for (coming& c : all) { c.place = p.taken && c.parcel != 0 ? parcels[c.parcel - 1].first + c.place : no_offset; }
+    for (coming& c : all) { c.place = p.taken && c.parcel != 0 ? parcels[c.parcel - 1].first + c.index : no_offset; }
     if (p.taken) {
         for (coming& c : all) {
             if (c.adopted != nullptr) { c.listener->adopted(*c.adopted, c.place); }
