@@ -6,6 +6,8 @@
 
 #include <mailroom/queue.hpp>
 #include <mailroom/testing.hpp>
+#include <mailroom/topic.hpp>
+#include <mailroom/transaction.hpp>
 
 #include <doctest/doctest.h>
 
@@ -280,4 +282,62 @@ TEST_CASE("allocation: whichever fails, nothing is lost and the queue works on")
     run<std::string>("ids in a window", o);
     run<tracked>("bounded", {.max_messages = 8, .overflow = mailroom::overflow::reject, .lease = 2s, .time_to_live = 4s});
     run<tracked>("everything", {.lease = 2s, .max_in_flight = 4, .priorities = 3, .deduplicate = {.window = 2s}, .ordered_by_key = true});
+}
+
+TEST_CASE("allocation: whichever allocation of a transaction fails, all of it has happened or nothing") {
+    for (const bool and_all_after : {false, true}) {
+        bool failed = true;
+        for (long nth = 0; failed; ++nth) {
+            CAPTURE(nth);
+            CAPTURE(and_all_after);
+            REQUIRE(nth < 1000);
+            mailroom::queue<std::string> in({.lease = 0s, .retry = {.initial = 0s}});
+            mailroom::queue<std::string> out({.max_messages = 100, .deduplicate = {.window = 1h}});
+            mailroom::topic<std::string> topic({.partitions = 3, .max_messages = 100});
+            auto subscription = topic.subscribe("s");
+            for (int i = 0; i < 3; ++i) { in.send("message " + std::to_string(i)); }
+            for (std::size_t i = 0; i < 30; ++i) { out.send("filler"); } // a block ends within the transaction
+            auto d = in.try_receive();
+            bool done = false, lost = false;
+            {
+                const failing_allocation failing(nth, and_all_after);
+                try {
+                    mailroom::transaction tx;
+                    for (int i = 0; i < 4; ++i) {
+                        tx.send(out, "a body that is too long to be without memory of its own", {.id = i % 2 == 0 ? "x" : "y"});
+                        tx.publish(topic, "a body that is too long to be without memory of its own");
+                    }
+                    lost = !tx.ack(*d);
+                    tx.commit();
+                    done = true;
+                } catch (const std::bad_alloc&) {} catch (const mailroom::error& e) {
+                    lost = e.kind() == mailroom::errc::not_found; // there was no memory to keep it
+                }
+                failed = failing.has_failed();
+            }
+            std::size_t sent = 0, published = 0;
+            while (auto m = out.try_pop()) { sent += m->body() != "filler" ? 1 : 0; }
+            while (auto m = subscription.try_pop()) { ++published; }
+            CHECK(sent == (done ? 2 : 0));
+            CHECK(published == (done ? 4 : 0));
+            CHECK((done || lost || failed));
+            if (done) {
+                CHECK_FALSE(d->ack());
+                CHECK(in.statistics().acked == 1);
+            } else {
+                CHECK(**d == "message 0");
+                CHECK(d->ack());
+            }
+            CHECK(in.try_pop());
+            CHECK(in.try_pop());
+            CHECK_FALSE(in.try_pop());
+            out.send("x", {.id = "x"}); // known, or not: as it was sent
+            CHECK(out.try_pop().has_value() == !done);
+            for (int i = 0; i < 99; ++i) { // the bounds have not suffered
+                CHECK(out.try_send("filler"));
+                CHECK(topic.try_publish("filler"));
+            }
+            CHECK(out.statistics().ready == 99);
+        }
+    }
 }
