@@ -274,6 +274,12 @@ private:
         detail::placed p;
         {
             const id_locks locked(lots_);
+            const struct end_ready {
+                const transaction& t;
+                ~end_ready() {
+                    for (const auto& l : t.lots_) { l->end_ready(); }
+                }
+            } at_end{*this};
             detail::lot_base::id_set ids;
             for (const auto& l : lots_) { l->leave_out(ids); }
             if (!could_ever_fit()) {

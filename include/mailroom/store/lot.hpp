@@ -52,6 +52,8 @@ public:
     /// Ids of this transaction, and who knows them.
     using id_set = std::set<std::pair<const deduplicator*, std::string_view>>;
     virtual void leave_out(id_set& others) = 0;
+    /// The ids are about to be unlocked.
+    virtual void end_ready() noexcept = 0;
     virtual void leave_nothing_out() noexcept = 0;
     /// Calls `next`, once there is room for `n` messages of `bytes`, this lot's and those of others that are counted with it.
     virtual placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) = 0;
