@@ -301,7 +301,7 @@ TEST_CASE_TEMPLATE("transaction: duplicates are left out, also of its own", Wher
         auto s = t.subscribe("s");
         q.send(1, {.id = "a"});
         auto tx = w.begin();
-        tx.send(q, 2, {.id = "a"});     // known
+        tx.send(q, 2, {.id = "a"}); // known
         tx.send(q, 3, {.id = "b"});
         tx.send(other, 4, {.id = "b"}); // another's
         tx.send(q, 5, {.id = "b"});     // its own

@@ -185,7 +185,9 @@ void explore_pipeline(bool is_long, unsigned messages, crash_options o) {
 } // namespace
 
 TEST_CASE("transaction crash: in, out: exactly once, wherever the power is cut") { explore_pipeline(false, 6, {.limit = support::scaled(150)}); }
-TEST_CASE("transaction crash: in, topic, out: exactly once, wherever the power is cut") { explore_pipeline(true, 6, {.limit = support::scaled(120)}); }
+TEST_CASE("transaction crash: in, topic, out: exactly once, wherever the power is cut") {
+    explore_pipeline(true, 6, {.limit = support::scaled(120)});
+}
 TEST_CASE("transaction crash: exactly once, though what goes on is cut off again") {
     explore_pipeline(true, 4, {.limit = support::scaled(12), .random_losses = 1, .tail_losses = 0, .lives = 3, .cuts_per_life = 1});
 }

@@ -92,8 +92,9 @@ public:
     }
 
     /// Acknowledges a delivery when this commits. Until then it is out, its lease does not end before `transaction_options::lease`, its body stays
-    /// where it is, and its own verbs answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked. False: it is
-    /// settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as `send` does.
+    /// where it is, and its own verbs but `extend` answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked.
+    /// False: it is settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as
+    /// `send` does.
     template <class T>
     bool ack(delivery<T>& d) {
         expect_open();

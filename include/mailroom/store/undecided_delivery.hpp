@@ -77,6 +77,7 @@ public:
     bool has_lost(const handle&) noexcept override { return to_.has_lost(at_); }
     void give_back(const handle&, duration lease) noexcept override { to_.give_back(at_, lease); }
     settler_home home() const noexcept override { return home_; } // also when that is settled, and perhaps gone
+    bool is_over() const noexcept override { return state_.load(std::memory_order_acquire) == state::settled; }
     time_point sent_at(const handle&) const noexcept override {
         return state_.load(std::memory_order_acquire) != state::settled ? to_.sent_at(at_) : time_point();
     }
