@@ -82,9 +82,7 @@ public:
             pending = s.ack_async(at_, acked);
             return acked;
         });
-        if (pending != nullptr) {
-            return receipt(*pending, [](mailroom::offset o) { return o; });
-        }
+        if (pending != nullptr) { return receipt(*pending, [](mailroom::offset o) { return o; }); }
         if (done) { return receipt(at_.place); }
         return receipt(result<mailroom::offset>(errc::not_found));
     }

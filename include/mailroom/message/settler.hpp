@@ -34,7 +34,8 @@ struct settler_home {
     change_log* changes = nullptr;
 };
 
-/// Every call but `extend`, `secure`, `keep`, `has_lost`, `give_back`, `home`, `is_over` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
+/// Every call but `extend`, `secure`, `keep`, `has_lost`, `give_back`, `home`, `is_over` and `sent_at` ends the hold on the body and may be the
+/// endpoint's last. Threads: any.
 class settler {
 public:
     virtual bool ack(const handle&) noexcept = 0;
