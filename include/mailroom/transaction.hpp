@@ -92,8 +92,9 @@ public:
     }
 
     /// Acknowledges a delivery when this commits. Until then it is out, its lease does not end before `transaction_options::lease`, its body stays
-    /// where it is, and its own verbs answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked. False: it is
-    /// settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as `send` does.
+    /// where it is, and its own verbs but `extend` answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked.
+    /// False: it is settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as
+    /// `send` does.
     template <class T>
     bool ack(delivery<T>& d) {
         expect_open();
@@ -274,6 +275,12 @@ private:
         detail::placed p;
         {
             const id_locks locked(lots_);
+            const struct end_ready {
+                const transaction& t;
+                ~end_ready() {
+                    for (const auto& l : t.lots_) { l->end_ready(); }
+                }
+            } at_end{*this};
             detail::lot_base::id_set ids;
             for (const auto& l : lots_) { l->leave_out(ids); }
             if (!could_ever_fit()) {

@@ -58,13 +58,18 @@ public:
             std::vector<const deduplicator*>& all = known_[id];
             if (std::find(all.begin(), all.end(), of) != all.end()) { return false; }
             all.push_back(of);
+            ++size_;
             return true;
         }
+        std::size_t size() const noexcept { return size_; }
 
     private:
         std::unordered_map<std::string_view, std::vector<const deduplicator*>> known_;
+        std::size_t size_ = 0;
     };
     virtual void leave_out(id_set& others) = 0;
+    /// The ids are about to be unlocked.
+    virtual void end_ready() noexcept = 0;
     virtual void leave_nothing_out() noexcept = 0;
     /// Calls `next`, once there is room for `n` messages of `bytes`, this lot's and those of others that are counted with it.
     virtual placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) = 0;
