@@ -95,6 +95,17 @@ public:
     }
     std::vector<unsigned> output() {
         verify_well(journal_);
+        const auto left = in_->statistics();
+        const auto also = middle_->statistics();
+        if (const auto n = left.ready + left.in_flight + left.parked + left.dead; n != 0) {
+            throw std::runtime_error("of what came in is left: ready " + std::to_string(left.ready) + ", in flight " +
+                                     std::to_string(left.in_flight) + ", parked " + std::to_string(left.parked) + ", dead " +
+                                     std::to_string(left.dead));
+        }
+        if (const auto n = also.ready + also.in_flight + also.parked + also.dead; n != 0) {
+            throw std::runtime_error("of the topic is left: ready " + std::to_string(also.ready) + ", in flight " + std::to_string(also.in_flight) +
+                                     ", parked " + std::to_string(also.parked) + ", dead " + std::to_string(also.dead));
+        }
         return look(*out_);
     }
 
