@@ -164,7 +164,8 @@ public:
     // ----------------------------------------------------------------------------------------------------------------------- reading
 
     /// Calls `found(i, record)` for each message first + i, of those whose bit is set, that is there and intact; `lost(i, damage)` for others
-    /// that cannot be read, `lost(i, nullptr)` for those that are not there. Who reads on keeps what was read with them.
+    /// that cannot be read (of no file: there was no memory), `lost(i, nullptr)` for those that are not there. Who reads on keeps what was
+    /// read with them.
     using found_fn = std::function<void(unsigned, const record&)>;
     using lost_fn = std::function<void(unsigned, const damage*)>;
     virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,

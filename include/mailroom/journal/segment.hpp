@@ -72,9 +72,9 @@ std::error_code read_all(const Files& files, const typename Files::file& file, s
     }
     return {};
 }
-/// Asks again as long as the call was interrupted.
+/// Asks again as long as the call was interrupted. Throws what the call throws: making a path takes memory.
 template <class Call>
-std::error_code until_done(Call call) noexcept {
+std::error_code until_done(Call call) {
     for (;;) {
         const std::error_code ec = call();
         if (ec != std::errc::interrupted) { return ec; }

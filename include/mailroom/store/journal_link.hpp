@@ -278,11 +278,11 @@ public:
         const std::lock_guard lock(loading_);
         if (met_.empty()) {
             this->damaged_.store(false, std::memory_order_relaxed);
-            return errc{};
+            return std::exchange(met_more_, false) ? failure(errc::io) : failure(errc{});
         }
         failure first = std::move(met_.front());
         met_.erase(met_.begin());
-        if (met_.empty()) { this->damaged_.store(false, std::memory_order_relaxed); }
+        if (met_.empty() && !met_more_) { this->damaged_.store(false, std::memory_order_relaxed); }
         return first;
     }
     bool handle_gone(void* core) noexcept override { return log_->handle_gone(core); }
@@ -310,8 +310,8 @@ public:
                 stream_, b.first, empty, [&](unsigned k, const record& r) { fill(b, k, r); },
                 [&](unsigned k, const damage* d) {
                     b.slots[k].ready.store(slot_lost, std::memory_order_release);
-                    if (d == nullptr) { return; } // it has gone, or never came
-                    note_damage(failure_of(*d));
+                    if (d == nullptr) { return; }                                      // it has gone, or never came
+                    note_damage(d->file.empty() ? failure(errc::io) : failure_of(*d)); // of no file: there was no memory
                 },
                 &ahead_);
             constexpr std::size_t much = std::size_t{256} << 10;
@@ -391,7 +391,7 @@ private:
     void note_damage(failure f) noexcept {
         try {
             met_.push_back(std::move(f));
-        } catch (...) {}
+        } catch (...) { met_more_ = true; }
         this->damaged_.store(true, std::memory_order_relaxed);
     }
     void fill(block<T>& b, unsigned k, const record& r) noexcept {
@@ -430,6 +430,9 @@ private:
                 word = b.word_of(cover.release());
             }
             b.slots[k].ready.store(word, std::memory_order_release);
+        } catch (const std::bad_alloc&) {
+            b.slots[k].ready.store(slot_lost, std::memory_order_release);
+            note_damage(errc::io);
         } catch (const std::exception& e) {
             b.slots[k].ready.store(slot_lost, std::memory_order_release);
             try {
@@ -470,6 +473,7 @@ private:
     std::mutex loading_;
     read_ahead ahead_;
     std::vector<failure> met_;
+    bool met_more_ = false; // there was no memory to say what
 };
 
 } // namespace mailroom::detail

@@ -37,7 +37,12 @@ inline void cursor::open_page(offset at, duration lease_from) {
     pages_.reserve(first);
     page* const p = spare_pages_.get();
     p->first = first;
-    p->block = host_.block_of(first);
+    try {
+        p->block = host_.block_of(first);
+    } catch (...) { // no memory for what is loaded from a journal
+        delete spare_pages_.put(p);
+        throw;
+    }
     p->earliest = lease_from != clock::never ? lease_end(lease_from) : clock::never;
     p->watched.store(lease_from != clock::never || options_.lease <= duration::zero(), std::memory_order_relaxed);
     p->done = begun_ > first ? static_cast<std::uint32_t>(begun_ - first) : 0;

@@ -277,12 +277,13 @@ void log_engine<Files>::collect(batch& b) noexcept {
         std::vector<std::byte> steps;
         s->collect(steps);
         if (steps.empty()) { continue; }
+        const std::size_t size = steps.size(); // without what a draft pads them with
         try {
             b.collected.emplace_back(s, steps);
             append(b, make_draft(record_kind::settlements, s->cursor(), steps), 0);
         } catch (...) {
             if (!b.collected.empty() && b.collected.back().first == s) { b.collected.pop_back(); }
-            return_to(*s, steps);
+            return_to(*s, bytes_view(steps).first(size));
         }
     }
 }
@@ -331,8 +332,9 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
                 try {
                     take_in(now, check, arrivals);
                 } catch (...) {
-                    // On disk, but not here: from now on memory and disk would differ.
+                    // On disk, but not here: from now on memory and disk would differ. Who sent it is told no, so it has to go from there too.
                     why = failure(errc::io);
+                    take_off_disk(now);
                     stop_writing(why);
                 }
             }
@@ -442,6 +444,21 @@ void log_engine<Files>::finish(ticket* chain, const failure& why) noexcept {
     }
 }
 
+/// What is on disk of a batch is none any more.
+template <class Files>
+void log_engine<Files>::overwrite_header(const batch& b) noexcept {
+    const std::array<std::byte, batch_header::size> nothing{};
+    const bytes_view zeros(nothing);
+    static_cast<void>(write_all(files_, *current_file_, current_->byte_of(b.base), {&zeros, 1}));
+}
+
+/// The same of the last one, which was written, for good. Nothing is written after it.
+template <class Files>
+void log_engine<Files>::take_off_disk(const batch& b) noexcept {
+    overwrite_header(b);
+    static_cast<void>(until_done([&] { return files_.sync(*current_file_); }));
+}
+
 /// Puts a batch on disk, as durable as is asked for. The leader's, without a lock.
 template <class Files>
 failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
@@ -460,9 +477,7 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
         const std::uint64_t at = current_->byte_of(b.base);
         if (const auto ec = write_all(files_, *current_file_, at, {&all, 1})) {
             // Whatever of it got through is not to be taken for a batch, should the process end before the next one is written over it.
-            const std::array<std::byte, batch_header::size> nothing{};
-            const bytes_view zeros(nothing);
-            static_cast<void>(write_all(files_, *current_file_, at, {&zeros, 1}));
+            overwrite_header(b);
             incarnation_.fetch_add(1);
             note_space(ec);
             if (ec == std::errc::no_space_on_device && !until_done([&] { return files_.truncate(*current_file_, at); })) {
@@ -479,11 +494,7 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
             try {
                 why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
             } catch (...) {}
-            if (b.records != 0) {
-                const std::array<std::byte, batch_header::size> nothing{};
-                const bytes_view zeros(nothing);
-                static_cast<void>(write_all(files_, *current_file_, current_->byte_of(b.base), {&zeros, 1}));
-            }
+            if (b.records != 0) { overwrite_header(b); }
             stop_writing(why);
             return why;
         }
@@ -518,6 +529,7 @@ void log_engine<Files>::take(const record& r, const segment_ptr& where) {
 template <class Files>
 void log_engine<Files>::take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals) {
     const std::lock_guard lock(state_);
+    is_whole_ = false;
     struct { // messages of one stream, one after the other: most of what there is
         std::uint32_t stream = 0;
         offset next = 0;
@@ -555,6 +567,7 @@ void log_engine<Files>::take_in(const batch& b, std::uint64_t check, std::vector
     applied_ = b.base + b.size();
     applied_chain_ = check;
     applied_durable_ = durable_;
+    is_whole_ = true;
     for (const arrival& a : arrivals) { a.listener->advance(catalog_.stream(a.stream).next); }
 }
 

@@ -243,6 +243,8 @@ private:
     void return_to(change_source& s, bytes_view steps) noexcept;
     void return_collected(batch& b) noexcept;
     void stop_writing(const failure& why) noexcept;
+    void overwrite_header(const batch& b) noexcept;
+    void take_off_disk(const batch& b) noexcept;
     void write_again(std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
     failure write(batch& b, std::uint64_t& check) noexcept;
@@ -281,7 +283,7 @@ private:
     bool is_queue(std::uint32_t stream) const noexcept;
     std::size_t retire();
     std::uint64_t move_survivors(const segment_ptr& s, std::size_t most);
-    void remove_doomed() noexcept;
+    void remove_doomed();
     void drop(const segment_ptr& s);
     void limit_open_files(const segment_ptr& used) noexcept;
     std::uint64_t bytes_stored() noexcept;
@@ -371,6 +373,7 @@ private:
     std::map<std::uint64_t, segment_ptr> segments_;
     std::unordered_map<std::uint32_t, std::vector<extent>> extents_;  // in the order of their offsets
     std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_; // messages that lie elsewhere now
+    bool is_whole_ = true; // not while, or after, only some records of a batch were taken in
     std::uint64_t applied_ = 0;
     std::uint64_t applied_chain_ = 0;
     std::uint64_t applied_durable_ = 0;

@@ -140,11 +140,16 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
         }
         return static_cast<std::size_t>(last - places[i] + widest);
     };
+    const auto has_no_memory = [&](unsigned i) { // it is there, and cannot be had now
+        const damage d{};
+        lost(i, &d);
+    };
     const auto give_up = [&](unsigned i, const segment_ptr& s, std::uint64_t position, const char* what) {
+        damage d;
         try {
-            const damage d{s->path(), s->byte_of(position), what};
-            lost(i, &d);
-        } catch (...) { lost(i, nullptr); }
+            d = damage{s->path(), s->byte_of(position), what};
+        } catch (...) { return has_no_memory(i); }
+        lost(i, &d);
     };
     std::uint32_t there = 0;
     try {
@@ -172,8 +177,8 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
                 if (!s.is_placed && !look_up(s, &places[s.first], ahead)) { again = rebuild_index(s.where); }
             }
         }
-    } catch (...) { // no memory
-        for (std::uint32_t left = mask; left != 0; left &= left - 1) { lost(static_cast<unsigned>(std::countr_zero(left)), nullptr); }
+    } catch (...) {
+        for (std::uint32_t left = mask; left != 0; left &= left - 1) { has_no_memory(static_cast<unsigned>(std::countr_zero(left))); }
         return;
     }
     for (std::uint32_t left = mask & ~there; left != 0; left &= left - 1) { lost(static_cast<unsigned>(std::countr_zero(left)), nullptr); }
@@ -200,7 +205,9 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
                 ec = read_at(s.where, at, std::max(least, reach(s, i)), s.end, ahead);
                 if (!ec) { is_whole = decode_record(ahead.from(s.where, at), at, seed_, r); }
             }
-            if (ec) {
+            if (ec == std::errc::not_enough_memory) {
+                has_no_memory(i);
+            } else if (ec) {
                 give_up(i, s.where, at, "the file cannot be read");
             } else if (is_whole && r.head.stream == stream && r.head.offset == first + i &&
                        (r.head.kind == record_kind::message || r.head.kind == record_kind::moved)) {

@@ -110,6 +110,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         }
         {
             const std::lock_guard lock(state_);
+            unindexed_.reserve(unindexed_.size() + 1); // from the next on all of it happens, or nothing
             segments_.emplace(base, next);
             if (current_ != nullptr) {
                 current_->seal();
@@ -262,8 +263,10 @@ bool log_engine<Files>::is_wanted(const segment_ptr& s, std::uint64_t* live) {
 /// A segment is forgotten: nothing in it is wanted. Under `state_`.
 template <class Files>
 void log_engine<Files>::drop(const segment_ptr& s) {
-    doomed_.push_back({s->path(), 2});
-    doomed_.push_back({s->index_path(), 2});
+    std::string log = s->path(), index = s->index_path();
+    doomed_.reserve(doomed_.size() + 2); // no file is doomed of a segment that is not forgotten
+    doomed_.push_back({std::move(log), 2});
+    doomed_.push_back({std::move(index), 2});
     for (const run& r : s->runs()) {
         const auto at = extents_.find(r.stream);
         if (at == extents_.end()) { continue; }
@@ -337,34 +340,38 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
         }
     }
     std::uint64_t done = 0;
+    bool has_memory = true;
     for (const auto& [stream, o] : live) {
-        if (done >= most) { break; }
+        if (done >= most || !has_memory) { break; }
         read(
             stream, o, 1,
             [&, number = stream](unsigned, const record& r) {
-                std::vector<std::byte> payload(r.payload.begin(), r.payload.end());
-                draft d = make_draft(record_kind::moved, number, payload);
-                d.schema = r.head.schema;
-                d.properties = r.head.properties;
-                d.time = r.head.time;
-                d.offset = r.head.offset;
-                if (place({&d, 1}, admission(), nullptr).taken) {
-                    done += d.whole();
-                    messages_moved_.fetch_add(1, std::memory_order_relaxed);
-                }
+                try {
+                    std::vector<std::byte> payload(r.payload.begin(), r.payload.end());
+                    draft d = make_draft(record_kind::moved, number, payload);
+                    d.schema = r.head.schema;
+                    d.properties = r.head.properties;
+                    d.time = r.head.time;
+                    d.offset = r.head.offset;
+                    if (place({&d, 1}, admission(), nullptr).taken) {
+                        done += d.whole();
+                        messages_moved_.fetch_add(1, std::memory_order_relaxed);
+                    }
+                } catch (...) { has_memory = false; }
             },
             [](unsigned, const damage*) {});
     }
+    if (!has_memory) { throw std::bad_alloc(); }
     return done;
 }
 
 /// Removes files that no manifest names any more. One is kept to be written over.
 template <class Files>
-void log_engine<Files>::remove_doomed() noexcept {
+void log_engine<Files>::remove_doomed() {
     bool any = false;
+    const std::string spare = directory_ + '/' + spare_name;
     for (auto& d : doomed_) {
         if (d.checkpoints != 0 && --d.checkpoints != 0) { continue; }
-        const std::string spare = directory_ + '/' + spare_name;
         if (!has_spare_.load(std::memory_order_acquire) && d.path.ends_with(".log") && !until_done([&] { return files_.rename(d.path, spare); })) {
             has_spare_.store(true, std::memory_order_release);
         } else {
@@ -425,6 +432,7 @@ failure log_engine<Files>::checkpoint(bool clean) {
     std::uint64_t at = 0;
     {
         std::unique_lock lock(state_);
+        if (!is_whole_) { return errc::io; }
         if (applied_durable_ < applied_) { // a manifest says nothing that a crash could take back
             auto opened = current_->open(files_, open_mode::write);
             std::error_code ec = opened ? until_done([&] { return files_.sync(**opened); }) : std::make_error_code(std::errc::io_error);

@@ -54,7 +54,9 @@ verify_report log_engine<Files>::verify(const progress& tell) {
                     wrong(std::move(d));
                     is_first = true; // what follows has nothing to follow
                 });
-        } catch (const std::exception& e) { wrong({s->path(), 0, e.what()}); }
+        } catch (const std::bad_alloc&) { throw; } catch (const std::exception& e) {
+            wrong({s->path(), 0, e.what()});
+        }
         done += ends[i] - s->first();
     }
     // Each message that somebody has still to settle is where the index says.
@@ -74,6 +76,7 @@ verify_report log_engine<Files>::verify(const progress& tell) {
             wanted.emplace_back(number, std::move(places));
         }
     }
+    bool has_memory = true;
     for (const auto& [stream, places] : wanted) {
         report.messages += places.size();
         for (std::size_t i = 0; i < places.size();) {
@@ -86,8 +89,17 @@ verify_report log_engine<Files>::verify(const progress& tell) {
                     const bool known = d != nullptr && std::any_of(report.damages.begin(), report.damages.end(),
                                                                    [&](const damage& other) { return other.file == d->file && other.byte == d->byte; });
                     if (known) { return; }
-                    wrong(d != nullptr ? *d : damage{directory_, 0, "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
+                    if (d != nullptr && d->file.empty()) {
+                        has_memory = false;
+                        return;
+                    }
+                    try {
+                        wrong(d != nullptr ? *d
+                                           : damage{directory_, 0,
+                                                    "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
+                    } catch (...) { has_memory = false; }
                 });
+            if (!has_memory) { throw std::bad_alloc(); }
         }
     }
     if (tell) { tell(1); }
