@@ -768,3 +768,16 @@ TEST_CASE("journal topic: statistics of subscriptions across a restart") {
     CHECK(now.parked == 1); // the last delivery was forgotten, which is a failure
     CHECK(now.redelivered == 1);
 }
+TEST_CASE("journal topic: what was tried often does not die while its subscription sleeps") {
+    home h;
+    const options unlimited{.retry = {.max_attempts = 0, .initial = 0s}};
+    {
+        auto s = h.t().subscribe("s", unlimited);
+        h.publish(1);
+        for (int i = 0; i < 20; ++i) { CHECK(s.try_receive()->nack(0s)); }
+    }
+    h.crash();
+    auto s = h.t().subscribe("s", unlimited);
+    CHECK(s.dead().size() == 0);
+    CHECK(take(s) == std::vector<int>{0});
+}

@@ -71,7 +71,6 @@ TEST_CASE_TEMPLATE("transaction: full with reject, drop_newest, drop_oldest", Wh
         another.send(q, std::string(300, 'y'));
         another.send(q, std::string(300, 'y'));
         another.commit();
-        CHECK(q.statistics().bytes > 600);
         CHECK(q.try_send(std::string(500, 'z')).error() == errc::full);
         CHECK(take(q).size() == 2);
         CHECK(q.try_send(std::string(700, 'z')));
@@ -269,10 +268,11 @@ TEST_CASE("transaction: a journal takes half a segment at once") {
     CHECK(error_of([&] { tx.send(q, std::string(10000, 'x')); }) == errc::too_large);
     tx.commit();
     CHECK(take(q).size() == 3);
+    auto numbers = w.make_queue("numbers");
     auto many = w.begin();
-    for (int i = 0; i < 2000; ++i) { many.send(q, "x"); } // little by themselves, too much with all that goes with them
+    for (int i = 0; i < 2000; ++i) { many.send(numbers, i); } // little by themselves, too much with all that goes with them
     CHECK(error_of([&] { many.commit(); }) == errc::too_large);
-    CHECK_FALSE(q.try_receive());
+    CHECK_FALSE(numbers.try_receive());
     q.send("y");
     CHECK(take(q).size() == 1);
 }
@@ -330,7 +330,7 @@ TEST_CASE_TEMPLATE("transaction: duplicates are left out, also of its own", Wher
         auto s = t.subscribe("s");
         q.send(1, {.id = "a"});
         auto tx = w.begin();
-        tx.send(q, 2, {.id = "a"});     // known
+        tx.send(q, 2, {.id = "a"}); // known
         tx.send(q, 3, {.id = "b"});
         tx.send(other, 4, {.id = "b"}); // another's
         tx.send(q, 5, {.id = "b"});     // its own

@@ -273,9 +273,10 @@ TEST_CASE("transaction in doubt: an endpoint that is closed and opened again mea
 
 TEST_CASE("transaction in doubt: subscriptions of every mode, while they sleep and after a restart") {
     for (const sharing mode : {sharing::exclusive, sharing::failover, sharing::shared, sharing::keyed, sharing::partitioned}) {
-        for (const bool yes : {true, false}) {
+        for (const int how : {0, 1, 2, 3}) {
+            const bool yes = how % 2 == 0, sleeps = how < 2, in_order = mode == sharing::keyed || mode == sharing::partitioned;
             CAPTURE(static_cast<int>(mode));
-            CAPTURE(yes);
+            CAPTURE(how);
             place w;
             const mailroom::subscribe_options<int> o{.mode = mode, .retry = {.max_attempts = 0, .initial = 0s}};
             {
@@ -297,23 +298,22 @@ TEST_CASE("transaction in doubt: subscriptions of every mode, while they sleep a
                 auto s = t.subscribe("s", o);
                 const ints first = take(s);
                 CHECK(std::count(first.begin(), first.end(), 0) == 0);
-                CHECK(first.size() == (mode == sharing::keyed ? 6u : 5u) - (mode == sharing::keyed ? 1u : 0u));
+                CHECK(first.size() == (in_order ? 3 : 5)); // or what comes after it waits for it
                 CHECK(t.subscriptions().front().in_flight == 1);
             }
             w.journal->compact();
             w.reopen(true);
             auto t = w.make_topic("t", {.partitions = 2});
-            SUBCASE("decided while it sleeps") {
-                yes ? w.journal->commit("xid") : w.journal->rollback("xid");
-                auto s = t.subscribe("s", o);
-                CHECK(take(s) == (yes ? ints{} : ints{0}));
+            std::optional<mailroom::subscription<int>> s;
+            if (!sleeps) {
+                s.emplace(t.subscribe("s", o));
+                CHECK_FALSE(s->try_receive());
             }
-            SUBCASE("decided while somebody is there") {
-                auto s = t.subscribe("s", o);
-                CHECK_FALSE(s.try_receive());
-                yes ? w.journal->commit("xid") : w.journal->rollback("xid");
-                CHECK(take(s) == (yes ? ints{} : ints{0}));
-            }
+            yes ? w.journal->commit("xid") : w.journal->rollback("xid");
+            if (sleeps) { s.emplace(t.subscribe("s", o)); }
+            ints left = in_order ? ints{0, 2, 4} : ints{0};
+            if (yes) { left.erase(left.begin()); }
+            CHECK(take(*s) == left);
             CHECK(t.subscriptions().front().lag == 0);
             CHECK(w.journal->verify().intact);
         }
@@ -322,20 +322,28 @@ TEST_CASE("transaction in doubt: subscriptions of every mode, while they sleep a
 
 TEST_CASE("transaction in doubt: whoever takes over from a member that has left is not held up by what that had prepared") {
     for (const sharing mode : {sharing::exclusive, sharing::failover, sharing::partitioned}) {
-        CAPTURE(static_cast<int>(mode));
-        place w;
-        auto t = w.make_topic("t");
-        const mailroom::subscribe_options<int> o{.mode = mode, .retry = {.max_attempts = 0, .initial = 0s}};
-        std::optional first(t.subscribe("s", o));
-        for (int i = 0; i < 3; ++i) { t.publish(i); }
-        auto tx = w.begin();
-        CHECK(tx.ack(std::move(*first->try_receive())));
-        tx.prepare("xid");
-        first.reset();
-        auto second = t.subscribe("s", o);
-        CHECK(take(second) == ints{1, 2});
-        w.journal->rollback("xid");
-        CHECK(take(second) == ints{0});
+        for (const bool restarts : {false, true}) {
+            CAPTURE(static_cast<int>(mode));
+            CAPTURE(restarts);
+            place w;
+            std::optional t(w.make_topic("t"));
+            const mailroom::subscribe_options<int> o{.mode = mode, .retry = {.max_attempts = 0, .initial = 0s}};
+            std::optional s(t->subscribe("s", o));
+            for (int i = 0; i < 3; ++i) { t->publish(i); }
+            auto tx = w.begin();
+            CHECK(tx.ack(std::move(*s->try_receive())));
+            tx.prepare("xid");
+            s.reset();
+            if (restarts) {
+                t.reset();
+                w.reopen(true);
+                t.emplace(w.make_topic("t"));
+            }
+            s.emplace(t->subscribe("s", o));
+            CHECK(take(*s) == ints{1, 2});
+            w.journal->rollback("xid");
+            CHECK(take(*s) == ints{0});
+        }
     }
 }
 
@@ -429,7 +437,6 @@ TEST_CASE("transaction in doubt: what it sends counts when it comes, whatever th
     }
     w.journal->commit("xid");
     CHECK(q->statistics().ready == 4);
-    CHECK(text->statistics().bytes >= 1400);
     CHECK(q->try_send(9).error() == errc::full);
     CHECK(t->try_publish(9).error() == errc::full);
     CHECK(text->try_send(std::string(10, 'z')).error() == errc::full);
@@ -551,7 +558,7 @@ TEST_CASE("transaction in doubt: unsubscribed, sought or purged meanwhile") {
         CHECK(take(in).empty());
         CHECK(take(*s) == ints{2, 3});
     }
-    SUBCASE("sought back, committed: what it settles is settled, or is read again, but the same after a restart") {
+    SUBCASE("sought back, committed: what it settles is not settled any more") {
         s->seek(start::earliest);
         w.journal->commit("xid");
         std::vector<mailroom::delivery<int>> held;
@@ -561,6 +568,7 @@ TEST_CASE("transaction in doubt: unsubscribed, sought or purged meanwhile") {
             held.push_back(std::move(*d));
         }
         held.clear();
+        CHECK(before == ints{2, 3});
         s.reset();
         {
             auto gone = std::move(t);
@@ -681,8 +689,9 @@ TEST_CASE("transaction in doubt: a verdict that cannot be written leaves it in d
     tx.send(*out, 11, {.id = "b"});
     tx.prepare("xid");
     for (const bool yes : {true, false}) {
-        w.disk.fail_write(0, std::make_error_code(std::errc::no_space_on_device));
+        for (unsigned i = 0; i < 10; ++i) { w.disk.fail_write(i, std::make_error_code(std::errc::io_error)); }
         CHECK(error_of([&] { yes ? w.journal->commit("xid") : w.journal->rollback("xid"); }) == errc::io);
+        w.disk.clear_faults();
         CHECK(w.journal->in_doubt() == names{"xid"});
         CHECK_FALSE(in->try_receive());
         CHECK_FALSE(out->try_receive());

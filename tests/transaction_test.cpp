@@ -196,6 +196,7 @@ TEST_CASE_TEMPLATE("transaction: a delivery that is over outlives its queue, and
     auto tx = w.begin();
     CHECK(tx.ack(*d));
     CHECK(tx.ack(*again)); // for the second time
+    CHECK(d->props().id == "x");
     tx.commit();
     in.reset();
     auto later = w.begin();
@@ -203,6 +204,8 @@ TEST_CASE_TEMPLATE("transaction: a delivery that is over outlives its queue, and
     CHECK_FALSE(later.ack(*again));
     CHECK_FALSE(d->extend(1h));
     CHECK_FALSE(again->extend(1h));
+    CHECK(d->props() == mailroom::no_properties);
+    CHECK(again->props() == mailroom::no_properties);
     CHECK(d->timestamp() == mailroom::time_point());
     CHECK_FALSE(d->ack());
     CHECK_FALSE(again->nack());
@@ -667,7 +670,9 @@ TEST_CASE("transaction: its journal is closed or gone before it") {
     CHECK(tx.ack(*d));
     tx.send(*in, 2);
     w->journal.reset();
-    SUBCASE("committed") { CHECK(error_of([&] { tx.commit(); }) == errc::not_found); }
+    SUBCASE("committed") {
+        CHECK(error_of([&] { tx.commit(); }) == errc::not_found);
+    }
     SUBCASE("without deliveries") {
         tx.rollback();
         CHECK(error_of([&] { tx.send(*in, 1); }) == errc::closed);

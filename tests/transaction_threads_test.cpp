@@ -77,9 +77,9 @@ TEST_CASE_TEMPLATE("transaction: many at once, over the same endpoints in any or
     const int messages = static_cast<int>(support::cases(Where::is_stored ? 300 : 1000));
     std::vector<typename Where::template queue<int>> q;
     for (int i = 0; i < queues; ++i) {
-        q.push_back(w.make_queue("q" + std::to_string(i), {.max_messages = 1 << 16,
-                                                           .retry = {.max_attempts = 0, .initial = 0s},
-                                                           .deduplicate = {.window = i % 2 == 0 ? 1h : 0h}}));
+        q.push_back(
+            w.make_queue("q" + std::to_string(i),
+                         {.max_messages = 1 << 16, .retry = {.max_attempts = 0, .initial = 0s}, .deduplicate = {.window = i % 2 == 0 ? 1h : 0h}}));
     }
     auto t = w.make_topic("t", {.partitions = 3, .max_messages = 1 << 16, .deduplicate = {.window = 1h}});
     auto s = t.subscribe("s", {.mode = sharing::shared});

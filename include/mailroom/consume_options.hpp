@@ -7,10 +7,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstddef>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <vector>
 
 namespace mailroom {
@@ -47,7 +47,7 @@ inline void check_options(const consume_options& o) {
     if (o.concurrency.min < 1) { fail(errc::invalid, "consume_options.concurrency.min is 1 or more"); }
     if (o.concurrency.max < o.concurrency.min) { fail(errc::invalid, "consume_options.concurrency.max is less than its min"); }
     if (o.prefetch == 0) { fail(errc::invalid, "consume_options.prefetch is 1 or more"); }
-    if (!std::isfinite(o.max_per_second) || o.max_per_second < 0) {
+    if (!(o.max_per_second >= 0 && o.max_per_second <= std::numeric_limits<double>::max())) { // nor not a number
         fail(errc::invalid, "consume_options.max_per_second is neither negative nor infinite; 0 means any number");
     }
     if (o.processing_limit < duration::zero()) {
@@ -61,11 +61,12 @@ class pace {
 public:
     explicit pace(double per_second) {
         if (per_second <= 0) { return; }
-        constexpr double most = 1e12, longest_seconds = 1e9, stamps = 1024;
-        const double many = std::min(std::ceil(per_second), most);
-        window_ = duration(static_cast<duration::rep>(std::min(many / per_second, longest_seconds) * 1e9));
-        group_ = static_cast<std::size_t>(std::ceil(many / stamps));
-        last_.assign(std::max<std::size_t>(1, static_cast<std::size_t>(many) / group_), duration::min());
+        constexpr double most = 1e12, longest_seconds = 1e9;
+        constexpr std::size_t stamps = 1024;
+        const std::size_t many = rounded_up(std::min(per_second, most));
+        window_ = duration(static_cast<duration::rep>(std::min(static_cast<double>(many) / per_second, longest_seconds) * 1e9));
+        group_ = (many + stamps - 1) / stamps;
+        last_.assign(std::max<std::size_t>(1, many / group_), duration::min());
     }
 
     bool on() const noexcept { return !last_.empty(); }
@@ -91,6 +92,10 @@ public:
     }
 
 private:
+    static std::size_t rounded_up(double x) noexcept { // without <cmath>, which is long
+        const auto down = static_cast<std::size_t>(x);
+        return static_cast<double>(down) < x ? down + 1 : down;
+    }
     duration window_{};
     std::size_t group_ = 1;
     std::size_t in_group_ = 0;

@@ -31,11 +31,13 @@ public:
 
     /// `name`: 1..255 bytes of UTF-8, the same after a restart, and nobody else's. May outlive the endpoint: then errc::closed. Throws errc::invalid.
     template <class Persistence>
-    producer(queue<T, Persistence>& to, std::string name) : name_(std::move(name)), to_(std::make_unique<way_to_queue>(*to.core_)) {
+    requires(!detail::is_transient<Persistence>) producer(queue<T, Persistence>& to, std::string name)
+        : name_(std::move(name)), to_(std::make_unique<way_to_queue>(detail::endpoint_access::core(to))) {
         detail::check_name(name_);
     }
     template <class Persistence>
-    producer(topic<T, Persistence>& to, std::string name) : name_(std::move(name)), to_(std::make_unique<way_to_topic>(*to.core_)) {
+    requires(!detail::is_transient<Persistence>) producer(topic<T, Persistence>& to, std::string name)
+        : name_(std::move(name)), to_(std::make_unique<way_to_topic>(detail::endpoint_access::core(to))) {
         detail::check_name(name_);
     }
 

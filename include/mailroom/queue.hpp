@@ -34,18 +34,10 @@
 
 namespace mailroom {
 
-namespace detail {
-struct queue_access;
-}
-
 template <class T, class Persistence>
 class queue : public receiving<T, queue<T, Persistence>> {
     friend receiving<T, queue<T, Persistence>>;
-    friend class transaction;
-    template <class>
-    friend class producer;
     friend detail::endpoint_access;
-    friend struct detail::queue_access;
     static_assert(!detail::is_transient<Persistence>, "mailroom: queue<T, transient<...>> needs #include <mailroom/store/transient.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,
                   "mailroom: the persistence of a queue is mailroom::memory, mailroom::journal or mailroom::transient<...>");
@@ -146,17 +138,5 @@ private:
 
     std::unique_ptr<detail::memory_core<T>, abandoning> core_;
 };
-
-namespace detail {
-
-/// For what else is built on a queue.
-struct queue_access {
-    template <class T, class Persistence>
-    static memory_core<T>& core(queue<T, Persistence>& q) noexcept {
-        return *q.core_;
-    }
-};
-
-} // namespace detail
 
 } // namespace mailroom

@@ -482,7 +482,7 @@ public:
     /// Asks through `requests`, which it may outlive (then: errc::closed). No thread. Throws std::bad_alloc.
     template <class Persistence>
     requires(!detail::is_transient<Persistence>) explicit(false) requester(queue<Req, Persistence>& requests)
-        : core_(&detail::queue_access::core(requests)) {
+        : core_(&detail::endpoint_access::core(requests)) {
         detail::rendezvous& there = core_->meeting_point();
         desk_ = new detail::desk_of<Rep>(core_->time(), there.new_address(this), *core_, core_->state_of_messages(), &requester::ring);
         try {
@@ -858,7 +858,7 @@ public:
     requires(!detail::is_transient<Persistence>) responder(queue<Req, Persistence>& requests, Fn fn, consume_options options) {
         detail::check_options(options);
         if (detail::is_empty_handler(fn)) { detail::fail(errc::invalid, "the function of a responder is empty"); }
-        auto made = std::make_shared<detail::responding<Req, Rep, Fn>>(detail::queue_access::core(requests), std::move(fn), std::move(options));
+        auto made = std::make_shared<detail::responding<Req, Rep, Fn>>(detail::endpoint_access::core(requests), std::move(fn), std::move(options));
         made->start();
         count_ = std::shared_ptr<const detail::response_counters>(made, &made->count());
         consumer_ = detail::consumer_access::make(std::move(made));

@@ -34,9 +34,6 @@ using position_receipt = basic_receipt<position>;
 
 template <class T, class Persistence>
 class topic {
-    friend class transaction;
-    template <class>
-    friend class producer;
     friend detail::endpoint_access;
     static_assert(!detail::is_transient<Persistence>, "mailroom: topic<T, transient<...>> needs #include <mailroom/store/transient_topic.hpp>");
     static_assert(detail::is_transient<Persistence> || std::is_same_v<Persistence, memory> || detail::is_journal<Persistence>,

@@ -75,25 +75,30 @@ public:
     /// of this transaction's journal, or, without one, not in memory; in_doubt and closed once it is over. Then nothing was added.
     template <class T, class Persistence>
     void send(queue<T, Persistence>& to, std::type_identity_t<T> value) {
-        add<T>(*to.core_, *to.core_, value, nullptr);
+        expect_kept<Persistence>();
+        add<T>(detail::endpoint_access::core(to), detail::endpoint_access::core(to), value, nullptr);
     }
     template <class T, class Persistence>
     void send(queue<T, Persistence>& to, std::type_identity_t<T> value, properties props) {
-        add<T>(*to.core_, *to.core_, value, &props);
+        expect_kept<Persistence>();
+        add<T>(detail::endpoint_access::core(to), detail::endpoint_access::core(to), value, &props);
     }
     /// The same for a topic. The partition is chosen now.
     template <class T, class Persistence>
     void publish(topic<T, Persistence>& to, std::type_identity_t<T> value) {
-        add<T>(*to.core_, to.core_->pick(nullptr), value, nullptr);
+        expect_kept<Persistence>();
+        add<T>(detail::endpoint_access::core(to), detail::endpoint_access::core(to).pick(nullptr), value, nullptr);
     }
     template <class T, class Persistence>
     void publish(topic<T, Persistence>& to, std::type_identity_t<T> value, properties props) {
-        add<T>(*to.core_, to.core_->pick(&props), value, &props);
+        expect_kept<Persistence>();
+        add<T>(detail::endpoint_access::core(to), detail::endpoint_access::core(to).pick(&props), value, &props);
     }
 
     /// Acknowledges a delivery when this commits. Until then it is out, its lease does not end before `transaction_options::lease`, its body stays
-    /// where it is, and its own verbs answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked. False: it is
-    /// settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as `send` does.
+    /// where it is, and its own verbs but `extend` answer false; after a rollback it is its holder's again, or, if he let it go, it is nacked.
+    /// False: it is settled already, or its lease was lost: then `commit` will fail. Throws errc::unsupported, too_large, in_doubt, closed as
+    /// `send` does.
     template <class T>
     bool ack(delivery<T>& d) {
         expect_open();
@@ -192,6 +197,11 @@ private:
         if (options_.lease <= duration::zero()) { detail::fail(errc::invalid, "transaction_options.lease has to be a time"); }
         if (options_.max_steps == 0 || options_.max_bytes == 0) { detail::fail(errc::invalid, "a transaction of no steps, or no bytes"); }
     }
+    template <class Persistence>
+    static void expect_kept() {
+        static_assert(!detail::is_transient<Persistence>, "mailroom: a transaction sends to queues and topics in memory or in a journal: a transient "
+                                                          "lane cannot keep a message back");
+    }
     void expect_open() const {
         if (state_ == state::prepared) { detail::fail(errc::in_doubt, "the transaction is prepared: its journal decides about it, by its name"); }
         if (state_ == state::over) { detail::fail(errc::closed, "the transaction is over"); }
@@ -276,6 +286,12 @@ private:
         detail::placed p;
         {
             const id_locks locked(lots_);
+            const struct end_ready {
+                const transaction& t;
+                ~end_ready() {
+                    for (const auto& l : t.lots_) { l->end_ready(); }
+                }
+            } at_end{*this};
             detail::lot_base::id_set ids;
             for (const auto& l : lots_) { l->leave_out(ids); }
             if (!could_ever_fit()) {

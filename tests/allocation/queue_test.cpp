@@ -311,7 +311,8 @@ TEST_CASE("allocation: whichever allocation of a transaction fails, all of it ha
                     lost = !tx.ack(*d);
                     tx.commit();
                     done = true;
-                } catch (const std::bad_alloc&) {} catch (const mailroom::error& e) {
+                } catch (const std::bad_alloc&) {
+                } catch (const mailroom::error& e) {
                     lost = e.kind() == mailroom::errc::not_found; // there was no memory to keep it
                 }
                 failed = failing.has_failed();

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -27,8 +28,9 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <optional>
+#include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -48,14 +50,14 @@ struct answer {
     bool is_done = false;
 };
 
-constexpr unsigned lanes = 3; // accounts 2n and 2n + 1; what is prepared locks its rows, so that one transaction at a time is in a lane
-constexpr int initial = 1000; // cents on each account
+constexpr unsigned lanes = 3;      // accounts 2n and 2n + 1; what is prepared locks its rows, so that one transaction at a time is in a lane
+constexpr int initial = 1'000'000; // cents on each account: enough for a night of small transfers
 
 bool is_too_much(unsigned id) { return id % 4 == 2; }
 bool meets_a_no(unsigned id) { return id % 4 == 3; } // at its first attempt, as if from a third party
 request make_request(unsigned id) {
     const unsigned lane = id % lanes, swap = id / lanes % 2;
-    return {id, lane * 2 + swap, lane * 2 + 1 - swap, is_too_much(id) ? 1'000'000 : static_cast<int>(id % 50) + 1};
+    return {id, lane * 2 + swap, lane * 2 + 1 - swap, is_too_much(id) ? 10'000'000 : static_cast<int>(id % 50) + 1};
 }
 
 class directory {
@@ -87,11 +89,43 @@ struct habits {
 
 using stepper = std::function<void()>;
 
+/// A disk whose user is told before and after whatever changes it.
+class watched_files : public mailroom::posix_files {
+public:
+    watched_files() = default;
+    explicit watched_files(stepper tell) : tell_(std::make_shared<stepper>(std::move(tell))) {}
+
+    std::error_code write(file& f, std::uint64_t at, std::span<const std::span<const std::byte>> parts, std::size_t& written) const {
+        return told([&] { return posix_files::write(f, at, parts, written); });
+    }
+    std::error_code sync(file& f) const {
+        return told([&] { return posix_files::sync(f); });
+    }
+    std::error_code rename(const std::string& from, const std::string& to) const {
+        return told([&] { return posix_files::rename(from, to); });
+    }
+
+private:
+    template <class Call>
+    std::error_code told(Call call) const {
+        if (tell_ == nullptr || *tell_ == nullptr) { return call(); }
+        (*tell_)();
+        const std::error_code answer = call();
+        (*tell_)();
+        return answer;
+    }
+    std::shared_ptr<stepper> tell_; // copies mean the same disk
+};
+using disk = mailroom::basic_journal<watched_files>;
+template <class T>
+using kept = mailroom::queue<T, disk>;
+
 class coordinator {
 public:
-    coordinator(const std::filesystem::path& where, const habits& how)
-        : how_(how), disk_(where, {.durability = how.promise, .segment_bytes = 64 << 10}), requests_(disk_, "requests", forever<request>()),
-          answers_(disk_, "answers", forever<answer>()), decisions_(disk_, "decisions", forever<std::string>()) {
+    coordinator(const std::filesystem::path& where, const habits& how, stepper writing = stepper())
+        : how_(how), disk_(where, {.durability = how.promise, .segment_bytes = 64 << 10}, watched_files(std::move(writing))),
+          requests_(disk_, "requests", forever<request>()), answers_(disk_, "answers", forever<answer>()),
+          decisions_(disk_, "decisions", forever<std::string>()) {
         // The server may not have noticed yet that who came before is dead, and be preparing what it asked for last. Its lock goes with it.
         database_.run("SELECT pg_advisory_lock(1)");
     }
@@ -150,11 +184,11 @@ public:
         return true;
     }
 
-    mailroom::journal& disk() { return disk_; }
+    ::disk& journal() { return disk_; }
     sql::session& database() { return database_; }
-    mailroom::queue<request, mailroom::journal>& requests() { return requests_; }
-    mailroom::queue<answer, mailroom::journal>& answers() { return answers_; }
-    mailroom::queue<std::string, mailroom::journal>& decisions() { return decisions_; }
+    kept<request>& requests() { return requests_; }
+    kept<answer>& answers() { return answers_; }
+    kept<std::string>& decisions() { return decisions_; }
 
     /// However often whoever has it in hand dies, a message stays what it is.
     template <class T>
@@ -202,17 +236,18 @@ private:
     void end_in_database(const std::string& xid, bool yes) { database_.run((yes ? "COMMIT PREPARED '" : "ROLLBACK PREPARED '") + xid + "'"); }
 
     habits how_;
-    mailroom::journal disk_;
-    mailroom::queue<request, mailroom::journal> requests_;
-    mailroom::queue<answer, mailroom::journal> answers_;
-    mailroom::queue<std::string, mailroom::journal> decisions_;
+    disk disk_;
+    kept<request> requests_;
+    kept<answer> answers_;
+    kept<std::string> decisions_;
     sql::session database_;
 };
 
 /// A process that recovers, works until there is nothing to do, and ends with 0. The child; never returns.
-[[noreturn]] void live(const std::filesystem::path& where, const habits& how, const stepper& recovering, const stepper& working) noexcept {
+[[noreturn]] void live(const std::filesystem::path& where, const habits& how, const stepper& recovering, const stepper& working,
+                       const stepper& writing = stepper()) noexcept {
     try {
-        coordinator c(where, how);
+        coordinator c(where, how, writing);
         c.recover(recovering);
         while (c.work(working)) {}
     } catch (const std::exception& e) {
@@ -229,17 +264,20 @@ int wait_for(pid_t child) {
 }
 
 enum class death { none, at_once }; // what became of a process
-/// One that kills itself at a step: so many of its recovery, or so many of its work; 0: at none.
-death live_until(const std::filesystem::path& where, const habits& how, std::size_t of_recovery, std::size_t of_work) {
+/// At which step it kills itself; 0: at none.
+struct end_at {
+    std::size_t of_recovery = 0, of_work = 0, of_writing = 0;
+};
+death live_until(const std::filesystem::path& where, const habits& how, const end_at& at) {
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-        const auto count = [](std::size_t at) {
-            return [at, n = std::size_t{0}]() mutable {
-                if (++n == at) { ::kill(::getpid(), SIGKILL); }
+        const auto count = [](std::size_t last) {
+            return [last, n = std::size_t{0}]() mutable {
+                if (++n == last) { ::kill(::getpid(), SIGKILL); }
             };
         };
-        live(where, how, count(of_recovery), count(of_work));
+        live(where, how, count(at.of_recovery), count(at.of_work), count(at.of_writing));
     }
     const int status = wait_for(child);
     if (WIFSIGNALED(status)) {
@@ -265,15 +303,15 @@ public:
 
     /// So many requests more. What is in doubt stays so.
     void ask(const std::filesystem::path& where, unsigned n) {
-        mailroom::journal disk(where, {.segment_bytes = 64 << 10});
-        mailroom::queue<request, mailroom::journal> requests(disk, "requests", coordinator::forever<request>());
+        disk journal(where, {.segment_bytes = 64 << 10});
+        kept<request> requests(journal, "requests", coordinator::forever<request>());
         for (unsigned i = 0; i < n; ++i) { requests.send(make_request(++last_)); }
     }
     /// Recovers, and holds the two sides against each other. Returns what is wrong. `is_over`: there is nothing left to do.
     std::string look(const std::filesystem::path& where, const habits& how, bool is_over) {
         coordinator c(where, how);
         c.recover([] {});
-        if (!c.disk().in_doubt().empty()) { return "in doubt in the journal: " + c.disk().in_doubt().front(); }
+        if (!c.journal().in_doubt().empty()) { return "in doubt in the journal: " + c.journal().in_doubt().front(); }
         if (const auto all = database_.column("SELECT gid FROM pg_prepared_xacts"); !all.empty()) {
             return "in doubt in the database: " + all.front();
         }
@@ -296,7 +334,7 @@ public:
                        std::to_string(refused[id]);
             }
             if (applied[id] != done[id]) { return name + "done " + std::to_string(done[id]) + ", applied " + std::to_string(applied[id]); }
-            if (refused[id] != 0 && r.cents <= initial / 10) { return name + "refused for nothing"; }
+            if (refused[id] != 0 && !is_too_much(id)) { return name + "refused for nothing"; }
             if (is_over && asked[id] != 0) { return name + "is still there"; }
             cents[r.from] -= static_cast<int>(applied[id]) * r.cents;
             cents[r.to] += static_cast<int>(applied[id]) * r.cents;
@@ -313,7 +351,7 @@ public:
             if (s.dead != 0) { return std::string("dead letters in ") + name; }
         }
         if (const auto s = c.decisions().statistics(); s.ready + s.in_flight + s.parked != 0) { return "a decision is not forgotten"; }
-        if (const auto v = c.disk().verify(); !v.intact) { return "verify: " + v.damages.front().what; }
+        if (const auto v = c.journal().verify(); !v.intact) { return "verify: " + v.damages.front().what; }
         return {};
     }
     /// Whatever is in doubt: money is neither made nor lost.
@@ -323,6 +361,9 @@ private:
     sql::session database_;
     unsigned last_ = 0;
 };
+
+// Of steps in recovery, and of writes, each; or each third where tests are to be short.
+std::size_t stride() { return std::max<std::size_t>(1, 10 / support::scaled(10)); }
 
 } // namespace
 
@@ -337,31 +378,59 @@ TEST_CASE("two phases with PostgreSQL: the coordinator is killed at each step, a
             for (std::size_t step = 1; is_killed; ++step) {
                 CAPTURE(step);
                 bool again = true;
-                for (std::size_t of_recovery = 0; again; ++of_recovery) { // 0: it is not disturbed
+                for (std::size_t of_recovery = 0; again; of_recovery += of_recovery == 0 ? 1 : stride()) { // 0: it is not disturbed
                     CAPTURE(of_recovery);
                     const directory d;
                     const auto where = d.path / "journal";
                     world w;
                     w.ask(where, 3); // one that is done, one that is refused, one that meets a no
-                    is_killed = live_until(where, how, 0, step) == death::at_once;
+                    is_killed = live_until(where, how, {.of_work = step}) == death::at_once;
                     deaths += is_killed ? 1 : 0;
                     if (is_killed && of_recovery != 0) {
-                        again = live_until(where, how, of_recovery, 0) == death::at_once;
+                        again = live_until(where, how, {.of_recovery = of_recovery}) == death::at_once;
                         deaths_in_recovery += again ? 1 : 0;
                     }
                     again = again && is_killed;
                     const std::string wrong_then = w.look(where, how, false);
                     REQUIRE(wrong_then == "");
-                    REQUIRE(live_until(where, how, 0, 0) == death::none);
+                    REQUIRE(live_until(where, how, {}) == death::none);
                     const std::string wrong = w.look(where, how, true);
                     REQUIRE(wrong == "");
                 }
             }
         }
     }
-    CHECK(deaths > 100);
-    CHECK(deaths_in_recovery > 100);
+    CHECK(deaths > 100 / stride());
+    CHECK(deaths_in_recovery > 100 / stride());
     MESSAGE(deaths << " coordinators killed in their work, " << deaths_in_recovery << " in their recovery");
+}
+
+TEST_CASE("two phases with PostgreSQL: the coordinator is killed before and after each write of its journal, in its work and in its recovery") {
+    std::size_t deaths = 0;
+    // In its work; and in the recovery from a death after both have prepared, after the decision, after one of both was told.
+    for (unsigned i = 0; i < 8; ++i) {
+        const habits how{.of = i % 2 == 0 ? way::database_first : way::journal_first};
+        const std::size_t first_death = std::array<std::size_t, 4>{0, 4, 5, 6}[i / 2];
+        CAPTURE(static_cast<int>(how.of));
+        CAPTURE(first_death);
+        for (std::size_t step = 1, killed = 1; killed != 0; step += stride()) {
+            CAPTURE(step);
+            const directory d;
+            const auto where = d.path / "journal";
+            world w;
+            w.ask(where, first_death == 0 ? 3 : 1);
+            if (first_death != 0) { REQUIRE(live_until(where, how, {.of_work = first_death}) == death::at_once); }
+            killed = live_until(where, how, {.of_writing = step}) == death::at_once ? 1 : 0;
+            deaths += killed;
+            const std::string wrong_then = w.look(where, how, false);
+            REQUIRE(wrong_then == "");
+            REQUIRE(live_until(where, how, {}) == death::none);
+            const std::string wrong = w.look(where, how, true);
+            REQUIRE(wrong == "");
+        }
+    }
+    CHECK(deaths > 50 / stride());
+    MESSAGE(deaths << " coordinators killed at a write");
 }
 
 TEST_CASE("two phases with PostgreSQL: coordinators are killed at any moment") {
@@ -403,9 +472,9 @@ TEST_CASE("two phases with PostgreSQL: coordinators are killed at any moment") {
 
         REQUIRE(w.sum() == initial * lanes * 2);
         {
-            mailroom::journal disk(where, {.segment_bytes = 64 << 10});
-            in_doubt += disk.in_doubt().size();
-            if (chance.percent(20)) { disk.compact(); }
+            disk journal(where, {.segment_bytes = 64 << 10});
+            in_doubt += journal.in_doubt().size();
+            if (chance.percent(20)) { journal.compact(); }
         }
         if (chance.percent(50)) {
             const std::string wrong = w.look(where, how, false);
@@ -413,7 +482,7 @@ TEST_CASE("two phases with PostgreSQL: coordinators are killed at any moment") {
         }
         if (chance.percent(70)) { w.ask(where, 1 + chance.below(12)); }
     }
-    REQUIRE(live_until(where, how, 0, 0) == death::none);
+    REQUIRE(live_until(where, how, {}) == death::none);
     const std::string wrong = w.look(where, how, true);
     REQUIRE(wrong == "");
     CHECK(killed > 0);

@@ -74,6 +74,7 @@ public:
     bool extend(const handle& at, duration lease) noexcept override { return to_.extend(at, lease); }
     bool secure(const handle& at, duration at_least) noexcept override { return to_.secure(at, at_least); }
     bool keep(const handle& at) noexcept override { return to_.keep(at); }
+    bool has_lost(const handle& at) noexcept override { return to_.has_lost(at); }
     void give_back(const handle& at, duration lease) noexcept override { to_.give_back(at, lease); }
     settler_home home() const noexcept override { return to_.home(); }
     time_point sent_at(const handle& at) const noexcept override { return to_.sent_at(at); }

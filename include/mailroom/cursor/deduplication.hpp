@@ -50,6 +50,16 @@ public:
         }
         return no_offset;
     }
+    /// Under the lock, for an id that is not known: `find_or_note` needs no memory for it any more, nor for `n` of them together that were made
+    /// ready. May throw std::bad_alloc. Whatever becomes of it, `end_ready` follows.
+    void make_ready(const std::string& id, std::size_t n) {
+        if (window_ > duration::zero() && order_.capacity() - order_.size() < n) { order_.reserve(2 * order_.size() + n); }
+        known& k = known_.try_emplace(id).first->second;
+        if (until_settled_) { k.unsettled.reserve(k.unsettled.size() + 1); }
+    }
+    void end_ready(const std::string& id, duration now) noexcept {
+        if (const auto at = known_.find(id); at != known_.end()) { drop_if_old(at, now); }
+    }
     /// Under the same lock: it was sent at `place`.
     void sent(const std::string& id, offset place, duration now) noexcept {
         known& k = known_.find(id)->second;

@@ -51,6 +51,9 @@ class undecided {
 public:
     /// Its last call. Yes: it is settled; the journal knows already.
     virtual void decide(bool settled) noexcept = 0;
+    /// What is to be settled; and whether its cursor has been moved away from it, so that it is not to be settled any more.
+    virtual settled_place place() const noexcept = 0;
+    virtual bool has_lost() noexcept = 0;
 
 protected:
     ~undecided() = default;

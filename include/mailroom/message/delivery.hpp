@@ -31,7 +31,8 @@ template <class T>
 class delivery {
 public:
     delivery(delivery&& other) noexcept
-        : owner_(other.give_up()), body_(other.body_), envelope_(other.envelope_), at_(other.at_), partition_(other.partition_) {}
+        : owner_(other.give_up()), body_(other.body_), envelope_(other.envelope_), at_(other.at_), partition_(other.partition_),
+          is_undecided_(other.is_undecided_) {}
     delivery& operator=(delivery&& other) noexcept {
         if (this != &other) {
             drop();
@@ -39,6 +40,7 @@ public:
             envelope_ = other.envelope_;
             at_ = other.at_;
             partition_ = other.partition_;
+            is_undecided_ = other.is_undecided_;
             owner_.store(other.give_up(), std::memory_order_relaxed);
         }
         return *this;
@@ -47,14 +49,14 @@ public:
 
     /// The body, in place. Valid until this delivery is settled or destroyed, whatever others do.
     const T& body() const noexcept {
-        assert(held() && "a delivery's body ends with the call that settles it");
+        assert(has_body() && "a delivery's body ends with the call that settles it");
         return *body_;
     }
     const T& operator*() const noexcept { return body(); }
     const T* operator->() const noexcept { return std::addressof(body()); }
 
     /// What it was sent with; empty if nothing was set, and after settling.
-    const properties& props() const noexcept { return held() && envelope_ != nullptr ? envelope_->props : no_properties; }
+    const properties& props() const noexcept { return envelope_ != nullptr && has_body() ? envelope_->props : no_properties; }
     /// When it was sent, by the wall clock; the epoch after settling.
     time_point timestamp() const noexcept {
         const detail::settler* const owner = owner_.load(std::memory_order_relaxed);
@@ -116,6 +118,8 @@ private:
     friend struct detail::delivery_access;
 
     bool held() const noexcept { return owner_.load(std::memory_order_relaxed) != nullptr; }
+    // A transaction settles it without its doing.
+    bool has_body() const noexcept { return held() && (!is_undecided_ || !owner_.load(std::memory_order_relaxed)->is_over()); }
     // Load and store, no exchange: only one thread settles or moves a delivery, `extend` merely reads.
     detail::settler* give_up() noexcept {
         detail::settler* const owner = owner_.load(std::memory_order_relaxed);
@@ -134,6 +138,7 @@ private:
     const detail::envelope* envelope_;
     detail::handle at_;
     int partition_;
+    bool is_undecided_ = false; // a transaction has it, or had
 };
 
 namespace detail {
@@ -169,6 +174,7 @@ struct delivery_access {
     template <class T>
     static void redirect(delivery<T>& d, settler& to) noexcept {
         d.owner_.store(&to, std::memory_order_relaxed);
+        d.is_undecided_ = true;
     }
     template <class T>
     static const handle& where(const delivery<T>& d) noexcept {

@@ -35,7 +35,8 @@ struct settler_home {
     change_log* changes = nullptr;
 };
 
-/// Every call but `extend`, `secure`, `keep`, `give_back`, `home` and `sent_at` ends the hold on the body and may be the endpoint's last. Threads: any.
+/// Every call but `extend`, `secure`, `keep`, `has_lost`, `give_back`, `home`, `is_over` and `sent_at` ends the hold on the body and may be the
+/// endpoint's last. Threads: any.
 class settler {
 public:
     virtual bool ack(const handle&) noexcept = 0;
@@ -56,9 +57,13 @@ public:
     virtual bool secure(const handle&, duration) noexcept { return false; }
     /// From here on only purging, seeking and the end of the endpoint take it away, until it is settled or given back.
     virtual bool keep(const handle&) noexcept { return false; }
+    /// Somebody took it away from who keeps it, and the endpoint is still there.
+    virtual bool has_lost(const handle&) noexcept { return false; }
     /// It is held for `lease` from now, as it was before; or not, if whoever claimed it has left meanwhile.
     virtual void give_back(const handle&, duration) noexcept {}
     virtual settler_home home() const noexcept { return {}; }
+    /// Who decided about a delivery settled it: its body has gone.
+    virtual bool is_over() const noexcept { return false; }
 
     virtual time_point sent_at(const handle&) const noexcept = 0;
     /// Who popped a message, settled as it is, whose body others share, no longer looks at it.

@@ -271,12 +271,19 @@ public:
             for (const auto& p : all_) {
                 p->is_left_out = false;
                 if (ids() != nullptr && !p->identity.empty()) {
-                    p->is_left_out = ids()->find(p->identity, now_) != no_offset || !others.emplace(ids(), p->identity).second;
+                    p->is_left_out = ids()->find(p->identity, now_) != no_offset || !others.add(ids(), p->identity);
+                    if (!p->is_left_out) { ids()->make_ready(p->identity, others.size()); }
                 }
                 if (!p->is_left_out) {
                     ++size_;
                     bytes_ += p->bytes;
                 }
+            }
+        }
+        void end_ready() noexcept override {
+            if (ids() == nullptr) { return; }
+            for (const auto& p : all_) {
+                if (!p->identity.empty()) { ids()->end_ready(p->identity, now_); }
             }
         }
         void leave_nothing_out() noexcept override {

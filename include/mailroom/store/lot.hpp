@@ -20,11 +20,12 @@
 #include <mailroom/journal/changes.hpp>
 #include <mailroom/journal/parcel.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
-#include <set>
 #include <string_view>
-#include <utility>
+#include <unordered_map>
+#include <vector>
 
 namespace mailroom::detail {
 
@@ -50,8 +51,25 @@ public:
     virtual memory_budget* budget() const noexcept = 0;
     virtual std::size_t charge() const noexcept = 0;
     /// Ids of this transaction, and who knows them.
-    using id_set = std::set<std::pair<const deduplicator*, std::string_view>>;
+    class id_set {
+    public:
+        /// False: it was there. May throw std::bad_alloc.
+        bool add(const deduplicator* of, std::string_view id) {
+            std::vector<const deduplicator*>& all = known_[id];
+            if (std::find(all.begin(), all.end(), of) != all.end()) { return false; }
+            all.push_back(of);
+            ++size_;
+            return true;
+        }
+        std::size_t size() const noexcept { return size_; }
+
+    private:
+        std::unordered_map<std::string_view, std::vector<const deduplicator*>> known_;
+        std::size_t size_ = 0;
+    };
     virtual void leave_out(id_set& others) = 0;
+    /// The ids are about to be unlocked.
+    virtual void end_ready() noexcept = 0;
     virtual void leave_nothing_out() noexcept = 0;
     /// Calls `next`, once there is room for `n` messages of `bytes`, this lot's and those of others that are counted with it.
     virtual placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) = 0;

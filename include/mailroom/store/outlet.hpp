@@ -487,6 +487,7 @@ protected:
     bool extend(const handle& at, duration lease) noexcept override { return cursor_.extend(at, lease); }
     bool secure(const handle& at, duration at_least) noexcept override { return cursor_.extend(at, at_least, true); }
     bool keep(const handle& at) noexcept override { return cursor_.keep(at); }
+    bool has_lost(const handle& at) noexcept override { return cursor_.has_lost(at); }
     void give_back(const handle& at, duration lease) noexcept override { cursor_.give_back(at, lease); }
     settler_home home() const noexcept override { return self().settlements(); }
     time_point sent_at(const handle& at) const noexcept override {

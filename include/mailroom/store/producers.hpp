@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 namespace mailroom::detail {
 
@@ -78,7 +78,11 @@ private:
         offset place = no_offset; // of `placed`
         std::uint64_t turn = 0;
     };
-    using table = std::map<std::string, entry, std::less<>>;
+    struct hash {
+        using is_transparent = void;
+        std::size_t operator()(std::string_view s) const noexcept { return std::hash<std::string_view>()(s); }
+    };
+    using table = std::unordered_map<std::string, entry, hash, std::equal_to<>>;
     void forget_one(table::iterator but) noexcept {
         auto oldest = all_.end();
         for (auto at = all_.begin(); at != all_.end(); ++at) {

@@ -85,6 +85,7 @@ public:
         for (const auto& [name, mode] : stored_->stored()) {
             subscribe_options<T> o;
             o.mode = mode;
+            o.retry.max_attempts = 0; // nothing dies before somebody says after how many
             group_ref<T> made(*new group<T>(*this, name, o, true));
             made->unrefer(); // `made` has one of its own
             const std::lock_guard lock(admin_);

@@ -27,11 +27,10 @@ class undecided_delivery final : public settler, public undecided {
 public:
     /// Without a holder where nobody has been given it: a transaction of before has it.
     undecided_delivery(settler& to, const handle& at, duration lease, bool has_holder) noexcept
-        : to_(to), home_(to.home()), at_(at), lease_(lease), state_(has_holder ? state::together : state::alone) {}
+        : to_(to), home_(to.home()), at_(at), lease_(lease), had_holder_(has_holder), state_(has_holder ? state::together : state::alone) {}
 
     /// Nobody takes it away from here on. False: it is not ours any more.
     bool keep() noexcept { return is_kept_ = to_.keep(at_); }
-    settled_place place() const noexcept { return {home_.changes, at_.place}; }
 
     void decide(bool settled) noexcept override {
         if (settled) {
@@ -42,9 +41,12 @@ public:
         }
         state before = state::together;
         if (state_.compare_exchange_strong(before, settled ? state::settled : state::returned, std::memory_order_acq_rel)) { return; }
-        if (!settled) { to_.nack(at_); }
+        if (!settled && had_holder_) { to_.nack(at_); }
+        if (!settled && !had_holder_) { to_.release(at_); } // ready at once, as what was in flight when a journal was opened
         delete this;
     }
+    settled_place place() const noexcept override { return {home_.changes, at_.place}; }
+    bool has_lost() noexcept override { return to_.has_lost(at_); }
 
     bool ack(const handle&) noexcept override {
         return by_holder([this] { return to_.ack(at_); });
@@ -72,8 +74,10 @@ public:
         return state_.load(std::memory_order_acquire) == state::returned && to_.secure(at_, at_least);
     }
     bool keep(const handle&) noexcept override { return state_.load(std::memory_order_acquire) == state::returned && to_.keep(at_); }
+    bool has_lost(const handle&) noexcept override { return to_.has_lost(at_); }
     void give_back(const handle&, duration lease) noexcept override { to_.give_back(at_, lease); }
     settler_home home() const noexcept override { return home_; } // also when that is settled, and perhaps gone
+    bool is_over() const noexcept override { return state_.load(std::memory_order_acquire) == state::settled; }
     time_point sent_at(const handle&) const noexcept override {
         return state_.load(std::memory_order_acquire) != state::settled ? to_.sent_at(at_) : time_point();
     }
@@ -96,6 +100,7 @@ private:
     const settler_home home_;
     const handle at_;
     const duration lease_;
+    const bool had_holder_;
     bool is_kept_ = false; // the decider's
     std::atomic<state> state_;
 };

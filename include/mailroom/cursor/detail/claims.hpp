@@ -269,7 +269,7 @@ bool cursor::claim_at(offset o, Give give) {
     entry* const e = index_.find(o);
     if (e == nullptr || e->settled || e->where == entry::place::dead || e->where == entry::place::held_dead) { return false; }
     index_.take_out(*e);
-    if (e->attempt == 0) { e->attempt = 1; }
+    ++e->attempt;
     e->lapsed = false;
     ++e->turn;
     ++e->holders;
@@ -364,6 +364,13 @@ inline bool cursor::keep(const handle& at) noexcept {
     if (e == nullptr || e->settled || e->turn != at.turn || (at.turn == 0 ? e->home : static_cast<const void*>(e)) != at.where) { return false; }
     if (!hold_on(*e, clock::never, clock_.now(), false)) { return false; }
     return e->kept = true;
+}
+
+inline bool cursor::has_lost(const handle& at) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (orphaned_) { return false; }
+    const entry* const e = index_.find(at.place);
+    return e == nullptr || e->settled || e->turn != at.turn || !e->kept;
 }
 
 inline void cursor::give_back(const handle& at, duration lease) noexcept {

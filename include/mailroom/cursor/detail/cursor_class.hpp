@@ -291,6 +291,8 @@ public:
 
     /// A delivery is leased for ever, whoever leaves, until it is settled or given back: then for `lease` from now, if its member is still there.
     bool keep(const handle& at) noexcept;
+    /// What was kept is another's by now, or nobody's.
+    bool has_lost(const handle& at) noexcept;
     void give_back(const handle& at, duration lease) noexcept;
     /// For a cursor that has just been restored: hands out the message at `o` for ever, `give(handle)` under the mutex; false: it is settled.
     /// May throw std::bad_alloc.

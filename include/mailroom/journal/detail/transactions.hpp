@@ -315,6 +315,16 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
         c.index = parcels.back().drafts.size();
         parcels.back().drafts.push_back(d);
     }
+    {
+        const std::lock_guard lock(holding_);
+        const auto at = held_.find(xid);
+        for (undecided* const one : at != held_.end() ? at->second : std::vector<undecided*>()) {
+            if (!one->has_lost()) { continue; } // it is read again, or was purged
+            const settled_place where = one->place();
+            if (where.changes == nullptr) { continue; }
+            std::erase_if(content.places, [&](const auto& s) { return s.cursor == where.changes->cursor() && s.offset == where.place; });
+        }
+    }
     std::vector<draft> others = settle_all(content.places, payloads);
     std::vector<std::byte> verdict;
     wire_writer to(verdict);
