@@ -231,6 +231,35 @@ TEST_CASE_TEMPLATE("transaction: what is refused is not added, and the rest goes
     CHECK(error_of([&] { w.begin({.max_steps = 0}); }) == errc::invalid);
 }
 
+TEST_CASE_TEMPLATE("transaction: an endpoint of which a message was refused is no part of it", Where, EVERYWHERE) {
+    Where w;
+    auto q = w.make_queue("q");
+    auto other = w.make_queue("other");
+    auto gone = std::make_unique<decltype(w.make_queue("gone"))>(w.make_queue("gone"));
+    auto tx = w.begin({.max_steps = 2});
+    tx.send(q, 1);
+    tx.send(q, 2);
+    CHECK(error_of([&] { tx.send(other, 3); }) == errc::too_large);
+    CHECK(error_of([&] { tx.send(*gone, 3); }) == errc::too_large);
+    CHECK(tx.size() == 2);
+    other.close();
+    gone.reset();
+    tx.commit();
+    CHECK(take(q) == ints{1, 2});
+}
+
+TEST_CASE_TEMPLATE("transaction: a delivery that was lost is no step of it", Where, EVERYWHERE) {
+    Where w;
+    auto q = w.make_queue("q");
+    q.send(1);
+    auto d = q.try_receive();
+    REQUIRE(d->ack());
+    auto tx = w.begin({.max_steps = 1});
+    CHECK_FALSE(tx.ack(*d));
+    CHECK(tx.size() == 0);
+    CHECK(error_of([&] { tx.commit(); }) == errc::not_found);
+}
+
 TEST_CASE("transaction: a journal takes half a segment at once") {
     in_journal w;
     auto q = w.make_queue<std::string>("q");

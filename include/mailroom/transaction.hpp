@@ -105,13 +105,14 @@ public:
         if (!detail::delivery_access::is_held(d)) { return has_lost_ = true, false; }
         detail::settler& owner = detail::delivery_access::owner(d);
         expect_own(owner.home().journal);
-        count(0);
+        expect_room(0);
         if (held_.size() == held_.capacity()) { held_.reserve(std::max<std::size_t>(4, 2 * held_.size())); }
         const detail::handle at = detail::delivery_access::where(d);
         if (!owner.secure(at, options_.lease)) { return has_lost_ = true, false; }
         auto* const one = new detail::undecided_delivery(owner, at, options_.lease, true);
         detail::delivery_access::redirect(d, *one);
         held_.push_back(one);
+        ++steps_;
         return true;
     }
     template <class T>
@@ -120,10 +121,11 @@ public:
         return ack(mine);
     }
 
-    /// Makes it all happen, as one; in a journal, as durable as its options say when this returns. Waits for room as `send` does where an endpoint is
-    /// full. Throws, and then nothing happened and it is rolled back: errc::not_found if a delivery was lost, full, closed, too_large, io (in
-    /// this process nothing of it is ever delivered; after a restart it may have happened), in_doubt if it is prepared. May throw std::bad_alloc,
-    /// the same. A message whose id its endpoint knows is left out, as a duplicate. Empty: does nothing.
+    /// Makes it all happen, as one; in a journal, as durable as its options say when this returns. Waits for room as `send` does where an endpoint
+    /// is full; what it acknowledges itself makes room only after that, so who sends on into the bounded queue he took from may wait for ever.
+    /// Throws, and then nothing happened and it is rolled back: errc::not_found if a delivery was lost, full, closed, too_large, io (in this
+    /// process nothing of it is ever delivered; after a restart it may have happened), in_doubt if it is prepared. May throw std::bad_alloc, the
+    /// same. A message whose id its endpoint knows is left out, as a duplicate. Empty: does nothing.
     void commit() {
         expect_open();
         struct undo {
@@ -211,14 +213,12 @@ private:
                                         : of == nullptr ? "a transaction of a journal is for its queues and topics: this one is in memory"
                                                         : "a transaction has one journal: this endpoint lives in another");
     }
-    void count(std::size_t bytes) {
+    void expect_room(std::size_t bytes) const {
         const std::size_t most = journal_ != nullptr ? std::min(options_.max_bytes, journal_->largest_batch()) : options_.max_bytes;
         if (steps_ >= options_.max_steps || bytes > most || bytes_ > most - bytes) {
             detail::fail(errc::too_large, "a transaction takes " + std::to_string(options_.max_steps) + " steps and " + std::to_string(most) +
                                               " bytes at most (transaction_options; in a journal also half of segment_bytes)");
         }
-        ++steps_;
-        bytes_ += bytes;
     }
     template <class T, class Core, class Log>
     void add(Core& core, Log& log, T& value, properties* props) {
@@ -228,15 +228,17 @@ private:
         auto* const j = log.journal();
         expect_own(j != nullptr ? j->home().journal : nullptr);
         const auto known = std::find_if(lots_.begin(), lots_.end(), [&](const auto& l) { return l->log() == &log; });
-        lot* to = nullptr;
+        const std::size_t bytes = footprint_of(value);
+        expect_room(bytes);
         if (known != lots_.end()) {
-            to = static_cast<lot*>(known->get());
-        } else {
-            lots_.push_back(std::make_unique<lot>(log));
-            to = static_cast<lot*>(lots_.back().get());
+            static_cast<lot*>(known->get())->add(value, props);
+        } else { // not among ours before there is something in it: an empty one could still be closed, and fail the rest
+            auto first = std::make_unique<lot>(log);
+            first->add(value, props);
+            lots_.push_back(std::move(first));
         }
-        count(footprint_of(value));
-        to->add(value, props);
+        ++steps_;
+        bytes_ += bytes;
     }
 
     void keep_all() {

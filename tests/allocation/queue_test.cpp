@@ -4,6 +4,7 @@
 #include "support/random.hpp"
 #include "support/tracked.hpp"
 
+#include <mailroom/journal.hpp>
 #include <mailroom/queue.hpp>
 #include <mailroom/testing.hpp>
 #include <mailroom/topic.hpp>
@@ -340,5 +341,42 @@ TEST_CASE("allocation: whichever allocation of a transaction fails, all of it ha
             }
             CHECK(out.statistics().ready == 99);
         }
+    }
+}
+
+TEST_CASE("allocation: a message that a transaction of a journal had no memory for is not in it, and the rest takes place") {
+    using disk = mailroom::testing::simulated_files;
+    using journal = mailroom::basic_journal<disk>;
+    bool failed = true;
+    for (long nth = 0; failed; ++nth) {
+        CAPTURE(nth);
+        REQUIRE(nth < 1000);
+        disk files;
+        std::vector<std::string> accepted;
+        accepted.reserve(8);
+        {
+            journal j("data", {.segment_bytes = 1 << 20}, files);
+            mailroom::queue<std::string, journal> out(j, "out");
+            mailroom::transaction tx{j};
+            {
+                const failing_allocation failing(nth, false);
+                for (char c = 'a'; c != 'i'; ++c) {
+                    try {
+                        std::string body(40, c), note = body;
+                        tx.send(out, std::move(body));
+                        accepted.push_back(std::move(note));
+                    } catch (const std::bad_alloc&) {} // the next may do
+                }
+                failed = failing.has_failed();
+            }
+            CHECK(tx.size() == accepted.size());
+            tx.commit();
+            CHECK(out.statistics().ready == accepted.size());
+        }
+        journal j("data", {.segment_bytes = 1 << 20}, files);
+        mailroom::queue<std::string, journal> out(j, "out");
+        std::vector<std::string> there;
+        while (auto m = out.try_pop()) { there.push_back(std::move(*m).take()); }
+        CHECK(there == accepted);
     }
 }

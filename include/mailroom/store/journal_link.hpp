@@ -163,12 +163,13 @@ public:
         const std::size_t padding = padded(length) - length;
         if (padding != 0) { std::fill_n(s.bytes.extend(padding), padding, std::byte{}); }
         p.hash = checksum(s.bytes.bytes().subspan(p.start), log_->seed());
-        if (s.count++ == 0) {
+        if (s.count == 0) {
             s.time = wall_count(times_.wall(times_.coarse()));
             s.first = p;
         } else {
-            s.more.push_back(p);
+            s.more.push_back(p); // may throw: then it is not one of them
         }
+        ++s.count;
         return errc{};
     }
     offset append(const T& value) override {
