@@ -1,5 +1,6 @@
 // What a queue asks of the allocator: nothing for a message in steady state, and no more than it can do without: whichever allocation fails,
 // the call says so or manages, nothing is lost, leaked or half done, and the queue works on.
+#define SUPPORT_REPLACES_NEW
 #include "support/allocations.hpp"
 #include "support/random.hpp"
 #include "support/tracked.hpp"

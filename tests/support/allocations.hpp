@@ -1,5 +1,5 @@
-// Counts what operator new gives out, and makes it fail on demand. Replaces the global operators: include it in one source of a program
-// that has nothing else to do.
+// Counts what operator new gives out, and makes it fail on demand, in a program that has nothing else to do. One of its sources defines
+// SUPPORT_REPLACES_NEW before it includes this, and so replaces the global operators for all.
 //
 // Counts are the program's; failures are the calling thread's, so that nobody else is disturbed.
 #pragma once
@@ -67,6 +67,7 @@ public:
 
 } // namespace support
 
+#ifdef SUPPORT_REPLACES_NEW
 // None of these may be inline; the nothrow and array forms of the standard library call the first two where they are not replaced, but
 // sanitizers replace all of them.
 void* operator new(std::size_t size) { return support::detail::allocate_or_throw(size, 1); }
@@ -95,3 +96,4 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { support:
 void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { support::detail::release(p); }
 void operator delete(void* p, const std::nothrow_t&) noexcept { support::detail::release(p); }
 void operator delete[](void* p, const std::nothrow_t&) noexcept { support::detail::release(p); }
+#endif
