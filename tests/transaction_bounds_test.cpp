@@ -485,6 +485,26 @@ TEST_CASE("transaction: transact commits, goes on after a lost lease, and passes
     CHECK(error_of([&] { mailroom::transact(*w.journal, always_lost, 4); }) == errc::not_found);
     CHECK(calls == 4);
 }
+TEST_CASE("transaction: transact over endpoints in memory goes on after a lost lease as well") {
+    mailroom::testing::manual_clock clock;
+    mailroom::queue<int> in({.lease = 10s, .retry = {.initial = 0s}, .clock = &clock}), out;
+    in.send(1);
+    int calls = 0;
+    mailroom::transact([&](transaction& tx) {
+        auto d = in.try_receive();
+        REQUIRE(d);
+        tx.send(out, ++calls);
+        CHECK(tx.ack(*d));
+        if (calls == 1) {
+            clock.advance(10min);
+            auto thief = in.try_receive();
+            REQUIRE(thief);
+        }
+    });
+    CHECK(calls == 2);
+    CHECK(take(out) == ints{2});
+    CHECK(in.statistics().acked == 1);
+}
 
 TEST_CASE_TEMPLATE("transaction: it is there after a restart as it was before", Where, in_journal, in_journal_write, in_journal_none) {
     Where w;

@@ -25,6 +25,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -149,7 +150,7 @@ public:
         decide(true);
         lots_.clear();
     }
-    /// Nothing happens. Deliveries are their holders' again.
+    /// Nothing happens. Deliveries are their holders' again. Once it is prepared, that is for the journal to do: this does nothing then.
     void rollback() noexcept {
         if (state_ != state::open) { return; }
         state_ = state::over;
@@ -394,13 +395,12 @@ private:
     } blocked_;
 };
 
-/// Runs `fn(transaction&)` and commits; once more, with a new transaction, where a delivery was lost meanwhile, up to `attempts` times. What `fn`
-/// throws rolls back and is thrown on. Returns what `fn` returns.
-template <class Journal, class Fn>
-requires detail::is_journal<Journal> && std::invocable<Fn&, transaction&>
-auto transact(Journal& where, Fn fn, int attempts = 10) {
+namespace detail {
+
+template <class Make, class Fn>
+auto transact(Make make, Fn& fn, int attempts) {
     for (;; --attempts) {
-        transaction t(where);
+        transaction t = make();
         try {
             if constexpr (std::is_void_v<std::invoke_result_t<Fn&, transaction&>>) {
                 fn(t);
@@ -415,6 +415,22 @@ auto transact(Journal& where, Fn fn, int attempts = 10) {
             if (!t.has_lost_delivery() || attempts <= 1) { throw; }
         }
     }
+}
+
+} // namespace detail
+
+/// Runs `fn(transaction&)` and commits; once more, with a new transaction, where a delivery was lost meanwhile, up to `attempts` times. What `fn`
+/// throws rolls back and is thrown on. Returns what `fn` returns.
+template <class Journal, class Fn>
+requires detail::is_journal<Journal> && std::invocable<Fn&, transaction&>
+auto transact(Journal& where, Fn fn, int attempts = 10) {
+    return detail::transact([&where] { return transaction(where); }, fn, attempts);
+}
+/// The same over endpoints in memory.
+template <class Fn>
+requires std::invocable<Fn&, transaction&>
+auto transact(Fn fn, int attempts = 10) {
+    return detail::transact([] { return transaction(); }, fn, attempts);
 }
 
 } // namespace mailroom
