@@ -632,7 +632,7 @@ private:
 TEST_CASE("topic: histories of members that come, go, fail and seek keep what their mode of sharing promises") {
     support::crew threads(publishers + most_members + 1);
     support::meeting all(publishers + most_members + 1);
-    support::for_each_seed(1500, [&](std::uint64_t seed) {
+    support::for_each_seed(500, [&](std::uint64_t seed) {
         const std::string wrong = scene(seed).run(threads, all);
         if (wrong.empty() && tracked::live() == 0 && tracked::faults() == 0) { return true; }
         FAIL_CHECK("MAILROOM_TEST_SEED=", seed, ": ", wrong, "; ", tracked::live(), " bodies left, ", tracked::faults(), " used dead");

@@ -325,8 +325,7 @@ public:
             to.bytes(*bytes);
         }
     }
-    /// Ends where `from` does, but for what version 1 did not write.
-    static catalog read(wire_reader& from) {
+    static catalog read(wire_reader& from, std::uint32_t version = format_version) {
         catalog c;
         const auto next_stream = from.var_as<std::uint32_t>();
         c.next_cursor_ = from.var_as<std::uint32_t>();
@@ -367,7 +366,7 @@ public:
             c.endpoints_.emplace(number, std::move(e));
         }
         c.next_stream_ = next_stream;
-        if (from.at_end()) { return c; } // version 1
+        if (version < 2) { return c; }
         for (auto& [number, e] : c.endpoints_) {
             for (std::size_t n = from.count(5); n != 0; --n) {
                 std::string who = from.text();

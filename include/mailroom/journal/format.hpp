@@ -267,6 +267,8 @@ struct sealed_file {
         store_le(&file.front(), check);
         return file;
     }
+    /// Of a file that was decoded.
+    static std::uint32_t version_of(bytes_view file) noexcept { return load_le<std::uint32_t>(file.data() + 16); }
     /// What is wrong with `file`, or nullptr and its parts.
     static const char* decode(std::uint64_t word, bytes_view file, journal_id& id, std::uint64_t& number, bytes_view& body) noexcept {
         if (file.empty()) { return "the file is empty"; }

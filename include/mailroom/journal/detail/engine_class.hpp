@@ -300,7 +300,7 @@ private:
     void lock_directory();
     void open_all();
     void read_manifest(std::vector<std::string>& names);
-    bool decode_state(bytes_view body);
+    bool decode_state(bytes_view body, std::uint32_t version);
     void recover(std::vector<std::string>& names);
     struct replay_state {
         std::uint64_t at = 0;    // so far everything was taken in

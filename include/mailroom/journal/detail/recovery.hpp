@@ -177,7 +177,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         if (wrong == nullptr) {
             seed_ = seed_of(id_);
             try {
-                if (decode_state(body)) { return; }
+                if (decode_state(body, sealed_file::version_of(bytes))) { return; }
                 wrong = "its contents make no sense";
             } catch (const error&) { wrong = "its contents make no sense"; }
         }
@@ -236,7 +236,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
 }
 
 template <class Files>
-bool log_engine<Files>::decode_state(bytes_view body) {
+bool log_engine<Files>::decode_state(bytes_view body, std::uint32_t version) {
     wire_reader from(body);
     recovered_.clean = from.var() != 0;
     incarnation_.store(from.u64());
@@ -273,7 +273,7 @@ bool log_engine<Files>::decode_state(bytes_view body) {
             all.insert_or_assign(o, spot{where->second, where->first + skip});
         }
     }
-    catalog_ = catalog::read(from);
+    catalog_ = catalog::read(from, version);
     from.expect_end();
     const auto is_known = [this](std::uint32_t stream) { return catalog_.streams().contains(stream); };
     const bool all_known = std::all_of(extents_.begin(), extents_.end(), [&](const auto& e) { return is_known(e.first); }) &&
