@@ -554,6 +554,7 @@ int list(const request& r) {
         std::printf("it was not closed: %s since the last checkpoint", plain::count(found.replayed, "record").c_str());
         std::printf(found.cut_bytes != 0 ? ", and %s of a write that was not finished\n" : "\n", plain::count(found.cut_bytes, "byte").c_str());
     }
+    for (const std::string& xid : log->in_doubt()) { std::printf("in doubt: \"%s\"\n", plain::line(xid).c_str()); } // prepared, and not decided
     return finish(*log);
 }
 
