@@ -466,6 +466,7 @@ private:
     template <class Map>
     static void expect_free(std::uint32_t first, std::uint32_t n, const Map& taken, std::uint32_t end) {
         const auto at = taken.lower_bound(first);
+        if (first == 0) { fail(errc::corrupt, "numbers begin at 1"); }
         if (first > end || n > end - first || (at != taken.end() && at->first < first + n)) { fail(errc::corrupt, "a number is given twice"); }
     }
     void add_streams(std::uint32_t number, std::uint32_t partitions) {

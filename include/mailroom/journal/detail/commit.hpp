@@ -136,7 +136,7 @@ offset log_engine<Files>::append(const draft& d) {
 /// The slot of a stream somebody has open. With `mutex_`.
 template <class Files>
 auto log_engine<Files>::slot_of(std::uint32_t stream) -> slot& {
-    if (last_slot_.first != stream) { last_slot_ = {stream, &slots_.at(stream)}; }
+    if (last_slot_.second == nullptr || last_slot_.first != stream) { last_slot_ = {stream, &slots_.at(stream)}; }
     return *last_slot_.second;
 }
 
