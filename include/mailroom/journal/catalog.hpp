@@ -1,7 +1,7 @@
 // catalog: what a journal holds: its queues and topics, how their bodies are encoded, who subscribes, and what each cursor has settled.
 //
-// It is changed by records only, in their order: what a crash leaves is read back by the code that made it. Where messages lie is another's
-// (journal/places.hpp). Not thread-safe.
+// It is changed by records only, in their order: what a crash leaves is read back by the code that made it. Where messages lie is the
+// segments' business (journal/segment.hpp). Not thread-safe.
 #pragma once
 
 #include <mailroom/base/basics.hpp>
