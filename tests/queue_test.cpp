@@ -766,6 +766,20 @@ TEST_CASE("time_to_live: the queue's own is for messages that have none") {
     CHECK(!q.try_receive());
 }
 
+TEST_CASE("time_to_live: one of its own that is longer does not keep what follows alive") {
+    manual_clock clock;
+    queue<int> q({.time_to_live = 2s, .clock = &clock});
+    for (int i = 0; i < 3; ++i) { q.send(i, {.time_to_live = 1min}); }
+    q.send(3);
+    q.send(4);
+    clock.advance(2s);
+    CHECK(q.dead().size() == 2);
+    CHECK(q.dead().try_receive()->body() == 3);
+    clock.advance(10s);
+    CHECK(q.statistics().ready == 3);
+    CHECK(q.try_pop()->body() == 0);
+}
+
 TEST_CASE("priorities: higher first, first come first served within a level") {
     queue<int> q({.priorities = 3});
     for (int i = 0; i < 30; ++i) { q.send(i, {.priority = i % 5}); } // 2, 3 and 4 are one level

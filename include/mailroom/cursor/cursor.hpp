@@ -18,7 +18,7 @@ inline cursor::rest cursor::remaining() noexcept {
     const auto& n = index_.count();
     const offset taken = moving_ ? stopped_at_ : next();
     if (moving_) { return rest::momentarily; }
-    if (n.ready + n.parked + n.leased + deferred_ != 0 || host_.head() > taken) { return rest::some; }
+    if (n.ready + n.parked + n.leased + shelf_.size() + deferred_ != 0 || host_.head() > taken) { return rest::some; }
     rest result = rest::nothing;
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
@@ -59,7 +59,14 @@ inline void cursor::restore(offset until) {
 /// The oldest that nobody holds, taken out of the lane if it is there; nullptr: there is none, or no memory to see it with.
 inline entry* cursor::oldest(session& s) noexcept {
     try {
-        while (index_.oldest() == nullptr && next() < host_.head()) { absorb(s, host_.head(), 1); }
+        while (index_.oldest() == nullptr && shelf_.empty() && next() < host_.head()) { absorb(s, host_.head(), 1); }
+        const duration now = clock_.now();
+        while (!shelf_.empty()) {
+            const std::size_t level = shelf_.lowest();
+            const entry* const e = index_.oldest();
+            if (e != nullptr && e->offset < shelf_.front(level)) { break; }
+            unshelve(s, level, now);
+        }
     } catch (...) {}
     return index_.oldest();
 }
@@ -80,10 +87,12 @@ inline bool cursor::withdraw(offset o) noexcept {
     session s(*this);
     if (stopped_) { return false; }
     const duration now = clock_.now();
+    entry* e = nullptr;
     try {
         absorb(s, o + 1, static_cast<std::size_t>(o + 1));
+        e = index_.find(o);
+        if (e == nullptr) { e = find_shelved(s, o); }
     } catch (...) { return false; }
-    entry* const e = index_.find(o);
     if (e == nullptr || e->settled || e->holders != 0) { return false; }
     if (e->where != entry::place::ready && e->where != entry::place::waiting && e->where != entry::place::parked) { return false; }
     index_.take_out(*e);
@@ -103,7 +112,7 @@ inline cursor::drop_outlook cursor::droppable() noexcept {
     step(s, clock_.now());
     const offset head = host_.head();
     const offset taken = taken_until(head);
-    drop_outlook o{index_.count().ready + index_.count().parked + static_cast<std::size_t>(head - taken), index_.leased_bytes()};
+    drop_outlook o{index_.count().ready + index_.count().parked + shelf_.size() + static_cast<std::size_t>(head - taken), index_.leased_bytes()};
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
             const auto kind = lane_state::kind(p.state[i].load(std::memory_order_relaxed));
@@ -114,6 +123,7 @@ inline cursor::drop_outlook cursor::droppable() noexcept {
 }
 
 inline std::size_t cursor::purge() {
+    constexpr std::size_t some = 1024; // in one stay under the mutex
     const offset until = host_.head();
     std::size_t gone = 0;
     for (bool first = true;; first = false) {
@@ -138,7 +148,8 @@ inline std::size_t cursor::purge() {
             });
         }
         if (deferred_ != 0) { retry_deferred(now); }
-        absorb(s, until, 1024);
+        const std::size_t before = gone;
+        absorb(s, until, some);
         const auto all = [&](auto next) {
             while (entry* const e = next()) {
                 index_.take_out(*e);
@@ -151,8 +162,9 @@ inline std::size_t cursor::purge() {
             all([&] { return index_.best(); });
             all([&] { return index_.next_parked(); });
             all([&] { return index_.next_lease(); });
-        } while (index_.eligible() != 0);
-        if (next() >= until) {
+            restock(s, now);
+        } while (index_.eligible() != 0 && gone - before < some);
+        if (next() >= until && index_.eligible() == 0) {
             unacked_ += static_cast<std::int64_t>(gone);
             dropped_ += gone;
             return gone;
@@ -165,17 +177,21 @@ inline cursor::counters cursor::count() noexcept {
     session s(*this);
     step(s, clock_.now());
     try {
-        absorb(s, timed_until_);    // what is delayed is parked, wherever it lies
-        absorb(s, host_.head(), 1); // the oldest of the lane, to look at it
+        absorb(s, timed_until_); // what is delayed is parked, wherever it lies
+        const auto& n = index_.count();
+        while (n.ready + n.parked + n.leased + shelf_.size() == 0 && next() < host_.head()) {
+            absorb(s, host_.head(), 1);
+        } // the oldest, to look at it
     } catch (...) {}
+    try_restock(s, clock_.now());
     counters c;
     const offset head = host_.head();
     const offset taken = taken_until(head);
-    c.ready = static_cast<std::size_t>(head - taken - host_.count_absent(taken, head)) + index_.count().ready + deferred_;
+    c.ready = static_cast<std::size_t>(head - taken - host_.count_absent(taken, head)) + index_.count().ready + shelf_.size() + deferred_;
     c.in_flight = index_.count().leased;
     c.parked = index_.count().parked;
     c.dead = index_.count().dead;
-    c.bytes = host_.weigh(taken, head);
+    c.bytes = host_.weigh(taken, head) + host_.weigh_unread(shelf_.size());
     std::size_t momentary = 0;
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
@@ -200,7 +216,7 @@ inline cursor::counters cursor::count() noexcept {
         c.bytes += e.bytes;
         c.oldest = std::min(c.oldest, e.sent);
     });
-    const std::int64_t unsettled = static_cast<std::int64_t>(index_.count().ready + deferred_ + c.in_flight + c.parked + momentary);
+    const std::int64_t unsettled = static_cast<std::int64_t>(index_.count().ready + shelf_.size() + deferred_ + c.in_flight + c.parked + momentary);
     const std::int64_t skipped = static_cast<std::int64_t>(skipped_.load(std::memory_order_relaxed));
     c.acked = static_cast<std::uint64_t>(std::max<std::int64_t>(0, static_cast<std::int64_t>(taken) - uncounted_ - unsettled - unacked_ - skipped));
     c.filtered = filtered_.load(std::memory_order_relaxed);
@@ -213,10 +229,18 @@ inline cursor::counters cursor::count() noexcept {
 template <class Fn>
 void cursor::browse(Fn fn) {
     std::vector<offset> places;
+    shelf unread(options_.priorities);
+    offset next_unread = 0, end = 0; // of the lane
     {
         session s(*this);
         step(s, clock_.now());
-        absorb(s, host_.head());
+        if (loads_by_itself()) {
+            unread = shelf_;
+            next_unread = next();
+            end = host_.head();
+        } else {
+            absorb(s, host_.head());
+        }
         each_page([&](page& p) {
             for (std::uint32_t i = 0; i < span; ++i) { take_lease(p, i); }
         });
@@ -226,7 +250,30 @@ void cursor::browse(Fn fn) {
         });
     }
     std::sort(places.begin(), places.end());
+    // What nobody has loaded is loaded for the look, whoever is given it meanwhile: it was there.
+    const auto show = [&](offset o) {
+        entry e;
+        e.offset = o;
+        if (!host_.fetch(e)) { return true; }
+        struct ending {
+            cursor& c;
+            entry& e;
+            ~ending() { c.host_.end(e); }
+        } const later{*this, e};
+        const duration now = clock_.now();
+        if (expiry({e.body, e.cover, e.sent, e.bytes}) <= now) { return true; }
+        return fn(std::as_const(e), e.cover != nullptr && e.cover->due > now ? entry::place::parked : entry::place::ready);
+    };
+    const auto show_shelved = [&](offset until) {
+        while (!unread.empty() && unread.front(unread.lowest()) < until) {
+            const offset o = unread.front(unread.lowest());
+            unread.pop(unread.lowest());
+            if (!show(o)) { return false; }
+        }
+        return true;
+    };
     for (const offset o : places) {
+        if (!show_shelved(o)) { return; }
         entry* e = nullptr;
         entry::place where{};
         {
@@ -249,6 +296,8 @@ void cursor::browse(Fn fn) {
         } const held{*this, *e};
         if (!fn(std::as_const(*e), where)) { return; }
     }
+    if (!show_shelved(end)) { return; }
+    while (next_unread < end && show(next_unread)) { ++next_unread; }
 }
 
 // ----------------------------------------------------------------------------------------------------------------------- dead letters

@@ -264,6 +264,8 @@ public:
         if (member >= ready_.size()) { return; }
         while (entry* const e = ready_[member].first()) { move_to(*e, level_of(*e)); }
     }
+    /// Whether nothing is ready in a level that came in the order of offsets.
+    bool is_dry(std::size_t level) const noexcept { return ready_[level].fresh.empty(); }
     /// How many `best` could give, one after the other.
     std::size_t eligible() const noexcept { return eligible_; }
 

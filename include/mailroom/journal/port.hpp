@@ -48,7 +48,10 @@ public:
     virtual void journal_closed() noexcept = 0;
     /// Topics: which messages a rule retains, whoever has settled them.
     virtual offset retained_from() noexcept { return no_offset; }
-    virtual bool retains(offset) noexcept { return false; }
+    /// Below that: the first, from `o` on.
+    virtual offset next_retained(offset /*o*/) noexcept { return no_offset; }
+    /// Without a lock: whatever it has put off to know that for sure, it does now. May throw std::bad_alloc.
+    virtual void find_retained() {}
     /// Who knows the ids of this endpoint's messages; nullptr: none count.
     virtual const void* id_keeper() noexcept { return nullptr; }
     /// Messages of a prepared transaction are about to be placed here: nobody else sends one with an id until `unlock_ids`.

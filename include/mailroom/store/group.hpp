@@ -120,10 +120,11 @@ public:
         how.assigned = o.mode == sharing::partitioned;
         how.shares = o.mode == sharing::keyed ? &shares_ : nullptr;
         owners_.resize(topic.partitions().size());
-        const std::vector<contents> there = topic.look_around();
         topic_archive<T>* const archive = is_durable() ? topic.archive() : nullptr;
         std::vector<beginning> stored;
         const bool is_stored = archive != nullptr && archive->find(name_, stored);
+        std::vector<contents> there; // needed where it begins in the past; in a journal much may have to be read for it
+        if (!is_stored && o.from.what() != start::kind::latest) { there = topic.look_around(); }
         if (archive != nullptr && !is_stored) { // from here on it holds messages back
             stored = topic.find(o.from, there);
             archive->declare(name_, o.mode, stored);

@@ -78,7 +78,6 @@ private:
 ///     note_timed(offset, expires);     a message with times of its own was appended
 ///     appended(offset, n);             others were as well
 ///     link<T>* journal();              where they are stored, or nullptr: then here
-///     stored(offset, n, bytes, props); they were, in a journal
 template <class T, class Self>
 class intake : public side_door {
 protected:
@@ -387,7 +386,7 @@ public:
                 return;
             }
             if (!to_.journal()->commits() && to_.stream_.has_waiters()) { to_.wake(1); } // he commits
-            each([&](piece& p, offset o) { to_.came(p.cover != nullptr ? p.cover->props : no_properties, p.bytes, o); });
+            each([&](piece& p, offset o) { to_.came(p.cover != nullptr ? p.cover->props : no_properties, o); });
         }
 
     private:
@@ -462,12 +461,11 @@ public:
         }
         self().room().wake_all(); // whoever waits for room looks again
     }
-    void came(const properties& p, std::size_t bytes, offset place) noexcept override {
+    void came(const properties& p, offset place) noexcept override {
         if (p.delay > duration::zero() || p.time_to_live > duration::zero()) {
             const duration sent = self().time_of().clock().now();
             self().note_timed(place, p.time_to_live > duration::zero() ? later(sent, p.time_to_live) : clock::never);
         }
-        self().stored(place, 1, bytes, &p);
     }
 
 protected:
@@ -593,7 +591,6 @@ private:
             const offset place = self().journal()->append(value);
             if (place != no_offset) {
                 if (stream_.has_waiters()) { self().wake(1); } // he commits
-                self().stored(place, 1, footprint_of(value), nullptr);
                 return self().named(place);
             }
         }
@@ -704,7 +701,6 @@ private:
                     const duration sent = self().time_of().clock().now();
                     self().note_timed(p.first, props->time_to_live > duration::zero() ? later(sent, props->time_to_live) : clock::never);
                 }
-                self().stored(p.first, n, bytes, props);
                 return self().named(p.first);
             }
             if (!p.full) { return p.why.kind() == errc{} ? failure(errc::closed) : p.why; }

@@ -19,12 +19,15 @@
 #include <mailroom/stream/stream.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -270,10 +273,7 @@ public:
         before_ = cursor_image();
     }
     void retain_from(offset o) noexcept override { retained_.store(o, std::memory_order_relaxed); }
-    void retain_also(bool (*which)(void*, offset), void* whom) noexcept override {
-        retains_whom_ = whom;
-        retains_ = which;
-    }
+    void retain_also(retention_rule& rule) noexcept override { rule_.store(&rule, std::memory_order_release); }
     offset first_stored() noexcept override { return log_->first_stored(stream_); }
     failure damage_met() noexcept override {
         const std::lock_guard lock(loading_);
@@ -294,12 +294,45 @@ public:
 
     // ----------------------------------------------------------------------------------------------------------------------- loader
 
-    std::uint64_t load(block<T>& b, std::uint32_t i) noexcept override {
+    std::uint64_t load(block<T>& b, std::uint32_t i) noexcept override { return load(b, i, ~std::uint32_t{0}); }
+    std::uint64_t load_one(block<T>& b, std::uint32_t i) noexcept override { return load(b, i, std::uint32_t{1} << i); }
+    std::uint32_t survey(const block<T>& b, std::uint32_t mask, bool keys_count, std::array<int, span>& priorities) override {
+        const std::lock_guard lock(loading_);
+        std::uint32_t unread = 0, plain = 0;
+        for (std::uint32_t left = mask; left != 0; left &= left - 1) {
+            const auto k = static_cast<std::uint32_t>(std::countr_zero(left));
+            const offset o = b.first + k;
+            if (b.slots[k].ready.load(std::memory_order_acquire) != slot_empty || before_.is_settled(o) || was_tried(o) != nullptr) { continue; }
+            unread |= std::uint32_t{1} << k;
+        }
+        const auto is_plain = [&](unsigned k, const record& r) {
+            if (r.head.properties == 0) { return true; }
+            bytes_view front = r.payload.first(r.head.properties);
+            const properties props = decode_properties(front);
+            priorities[k] = props.priority;
+            return props.delay <= duration::zero() && props.time_to_live <= duration::zero() && (!keys_count || props.key.empty());
+        };
+        bool has_memory = true;
+        log_->read(
+            stream_, b.first, unread,
+            [&](unsigned k, const record& r) {
+                try {
+                    if (is_plain(k, r)) { plain |= std::uint32_t{1} << k; }
+                } catch (const std::bad_alloc&) { has_memory = false; } catch (...) {
+                } // it is found out when it is loaded
+            },
+            [](unsigned, const damage*) {}, &ahead_);
+        if (!has_memory) { throw std::bad_alloc(); }
+        return plain;
+    }
+
+private:
+    std::uint64_t load(block<T>& b, std::uint32_t i, std::uint32_t wanted) noexcept {
         const std::lock_guard lock(loading_);
         std::uint32_t empty = 0;
         const offset head = head_->head();
         for (std::uint32_t k = 0; k < span && b.first + k < head; ++k) {
-            if (b.slots[k].ready.load(std::memory_order_acquire) != slot_empty) { continue; }
+            if ((wanted >> k & 1u) == 0 || b.slots[k].ready.load(std::memory_order_acquire) != slot_empty) { continue; }
             if (own_changes_.cursor() != 0 && before_.is_settled(b.first + k)) { // one reader, who is done with it
                 b.slots[k].ready.store(slot_lost, std::memory_order_release);
             } else {
@@ -320,15 +353,19 @@ public:
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }
-
-private:
     void tell() noexcept override { log_->mark(own_changes_); }
 
     // stream_listener
     void advance(offset head) noexcept override { head_->advance(head); }
     void arrived(std::size_t n) noexcept override { arrived_(core_, n); }
     offset retained_from() noexcept override { return retained_.load(std::memory_order_relaxed); }
-    bool retains(offset o) noexcept override { return retains_ != nullptr && retains_(retains_whom_, o); }
+    offset next_retained(offset o) noexcept override {
+        retention_rule* const rule = rule_.load(std::memory_order_acquire);
+        return rule != nullptr ? rule->next_retained(o) : no_offset;
+    }
+    void find_retained() override {
+        if (retention_rule* const rule = rule_.load(std::memory_order_acquire)) { rule->find_retained(); }
+    }
     void journal_closed() noexcept override { shut_(core_); }
     const void* id_keeper() noexcept override { return door_->id_keeper(); }
     void lock_ids() noexcept override { door_->lock_ids(); }
@@ -343,7 +380,7 @@ private:
     }
     void adopted(const adopted_message& m, offset o) noexcept override { door_->adopted(m.props, o); }
     void not_adopted(const adopted_message& m, offset o) noexcept override { door_->not_adopted(m.props, m.bytes, o); }
-    void came(const adopted_message& m, offset o) noexcept override { door_->came(m.props, m.bytes, o); }
+    void came(const adopted_message& m, offset o) noexcept override { door_->came(m.props, o); }
     void hold() noexcept override { refer_(core_, true); }
     void let_go() noexcept override { refer_(core_, false); }
 
@@ -461,8 +498,7 @@ private:
     std::atomic<bool> is_attached_{false};
     std::atomic<bool> has_left_{false};
     std::atomic<offset> retained_{no_offset};
-    bool (*retains_)(void*, offset) = nullptr;
-    void* retains_whom_ = nullptr;
+    std::atomic<retention_rule*> rule_{nullptr};
 
     void* core_ = nullptr;
     side_door* door_ = nullptr;

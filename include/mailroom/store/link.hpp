@@ -57,12 +57,24 @@ public:
     /// It never had one (no_offset), or could not be kept.
     virtual void not_adopted(const properties& p, std::size_t bytes, offset place) noexcept = 0;
     /// It is there.
-    virtual void came(const properties& p, std::size_t bytes, offset place) noexcept = 0;
+    virtual void came(const properties& p, offset place) noexcept = 0;
     /// What was sent without waiting, counted and noted, could not be kept. Called where locks may be held: it only takes note.
     virtual void lost(std::string&& id, std::size_t n, std::size_t bytes, offset place) noexcept = 0;
 
 protected:
     ~side_door() = default;
+};
+
+/// What retains messages one by one.
+class retention_rule {
+public:
+    /// The first from `o` on. Called under the journal's lock.
+    virtual offset next_retained(offset o) noexcept = 0;
+    /// Looks at all that is needed to know. Called without a lock. May throw std::bad_alloc.
+    virtual void find_retained() = 0;
+
+protected:
+    ~retention_rule() = default;
 };
 
 /// What is the same for every `T`.
@@ -132,8 +144,8 @@ public:
     virtual void moved(const std::vector<offset>& places, offset until, offset at) noexcept = 0;
     /// From where on a rule retains messages, whoever has settled them; no_offset: none does.
     virtual void retain_from(offset) noexcept = 0;
-    /// Which messages before that are retained as well: asked under the journal's lock.
-    virtual void retain_also(bool (*which)(void* whom, offset), void* whom) noexcept = 0;
+    /// Who says which messages before that are retained as well.
+    virtual void retain_also(retention_rule&) noexcept = 0;
     /// The first message that is stored.
     virtual offset first_stored() noexcept = 0;
 
@@ -160,6 +172,11 @@ public:
     /// The whole of it for one message that says nothing more, where no send waits for its commit: returns its place. no_offset: nothing happened;
     /// `pack` and `place` know why. Throws the same.
     [[nodiscard]] virtual offset append(const T& value) = 0;
+    /// Of the slots in `mask`, those whose messages have nothing about them but a priority: neither a time of their own nor a past, nor, where
+    /// `keys_count`, a key. Nothing is loaded. May throw std::bad_alloc.
+    virtual std::uint32_t survey(const block<T>& b, std::uint32_t mask, bool keys_count, std::array<int, span>& priorities) = 0;
+    /// Fills one slot, and not its neighbours.
+    virtual std::uint64_t load_one(block<T>& b, std::uint32_t i) noexcept = 0;
 };
 
 } // namespace mailroom::detail

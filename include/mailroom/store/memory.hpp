@@ -24,10 +24,12 @@
 #include <mailroom/store/timing.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -151,6 +153,7 @@ public:
     template <class Sink>
     std::size_t pop(std::size_t max, Sink sink) {
         if (link_ != nullptr) [[unlikely]] {
+            see_urgent();
             return from_journal(*link_, [&] { return outlet_of::pop(max, sink); });
         }
         return outlet_of::pop(max, sink);
@@ -158,6 +161,7 @@ public:
     template <class Fn>
     std::size_t pop_each(std::size_t max, Fn& fn) {
         if (link_ != nullptr) [[unlikely]] {
+            see_urgent();
             return from_journal(*link_, [&] { return outlet_of::pop_each(max, fn); });
         }
         return outlet_of::pop_each(max, fn);
@@ -291,6 +295,10 @@ private:
     void see_all() noexcept {
         if (link_ != nullptr) { link_->push(); }
     }
+    // What was sent without waiting for its write may be more urgent than all that is visible.
+    void see_urgent() noexcept {
+        if (has_priorities_ && !link_->commits() && link_->has_pending()) { link_->push(); }
+    }
     bool may_have_something() const noexcept { return cursor_.may_have(stream_.head()); }
 
     // Waits, unless `met()` by then, for what wakes the watchers.
@@ -339,7 +347,6 @@ private:
     producer_table& producers() noexcept { return producers_; }
     static constexpr offset named(offset o) noexcept { return o; }
     static constexpr void appended(offset, std::size_t) noexcept {}
-    static constexpr void stored(offset, std::size_t, std::size_t, const properties*) noexcept {}
     void note_timed(offset o, duration expires) noexcept { cursor_.note_timed(o, expires); }
     // Drops so many of the oldest that `n` more fit, or none, if that is the rule.
     bool make_room(std::size_t n, std::size_t bytes) noexcept {
@@ -372,10 +379,35 @@ private:
         const std::uint64_t word = static_cast<block<T>*>(b)->slots[i].ready.load(std::memory_order_acquire);
         return word != slot_empty && word != slot_lost;
     }
+    std::uint32_t survey(void* b, std::uint32_t mask, std::array<int, span>& priorities) override {
+        return link_->survey(*static_cast<block<T>*>(b), mask, cursor_.is_ordered(), priorities);
+    }
+    void pass_over(void* b, std::uint32_t i) noexcept override {
+        static_cast<block<T>*>(b)->slots[i].ready.store(slot_lost, std::memory_order_release);
+    }
+    bool fetch(entry& e) noexcept override {
+        std::unique_ptr<block<T>> one(new (std::nothrow) block<T>);
+        if (one == nullptr) { return false; }
+        const std::uint32_t i = index_in_span(e.offset);
+        one->first = e.offset - i;
+        one->opened = timing_.coarse();
+        const std::uint64_t word = link_->load_one(*one, i);
+        if ((word & slot_ready) == 0) { return false; }
+        e.node = outlet_of::evacuate(one.get(), i);
+        if (e.node == nullptr) {
+            one->end(i);
+            return false;
+        }
+        e.body = outlet_of::body_of(e.node);
+        e.cover = one->enveloped(word);
+        e.sent = one->sent(word);
+        e.bytes = one->size_of(i);
+        return true;
+    }
     void record(const entry& e, cursor_host::fate f, duration when) noexcept override { record_fate(*link_, timing_, e, f, when); }
     bool recall(entry& e, bool& dead, duration& when) noexcept override { return recall_fate(*link_, timing_, e, dead, when); }
     std::uint64_t weigh(offset first, offset last) const noexcept override {
-        if (link_ != nullptr) { return (last - first) * sizeof(T); } // they are not here to be looked at
+        if (link_ != nullptr) { return weigh_unread(last - first - count_absent(first, last)); }
         if constexpr (sizes<T>::varies) {
             std::uint64_t sum = 0;
             for (offset o = first; o < last; ++o) {
@@ -387,6 +419,7 @@ private:
             return (last - first) * sizeof(T);
         }
     }
+    std::uint64_t weigh_unread(std::uint64_t n) const noexcept override { return n * sizeof(T); }
     void release_block(offset first, void* b) noexcept override { stream_.release(first, static_cast<block<T>*>(b)); }
     void detach_block(offset first, void* b) noexcept override { stream_.detach(first, static_cast<block<T>*>(b)); }
     void forget(const envelope& cover, offset place) noexcept override { ended(cover, place); }
@@ -437,6 +470,7 @@ private:
     // What is handed out for the first time since a crash is noted before: it may be what killed the process.
     template <class Sink>
     std::size_t take_stored(std::size_t max, Sink& sink) {
+        see_urgent();
         std::vector<std::byte> steps;
         const auto noting = [&](const auto& made) {
             note_suspect(*link_, made.at.place, made.at.attempt, steps);

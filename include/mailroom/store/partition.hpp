@@ -18,6 +18,7 @@
 #include <mailroom/base/wait.hpp>
 #include <mailroom/cursor/deduplication.hpp>
 #include <mailroom/options.hpp>
+#include <mailroom/store/byte_ledger.hpp>
 #include <mailroom/store/intake.hpp>
 #include <mailroom/store/quota.hpp>
 #include <mailroom/store/timing.hpp>
@@ -27,12 +28,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -81,7 +82,7 @@ protected:
 };
 
 template <class T>
-class partition final : public intake<T, partition<T>> {
+class partition final : public intake<T, partition<T>>, private retention_rule {
     friend intake<T, partition<T>>;
     using intake<T, partition<T>>::stream_;
     using slot_block = block<T>;
@@ -103,6 +104,7 @@ public:
     stream<T>& messages() noexcept { return stream_; }
     void arrived(std::size_t n) noexcept {
         constexpr offset now_and_then = 1024; // it may have to look at what is stored
+        if (rules_.compact) { look_on(n); }
         const offset head = stream_.head();
         offset before = trimmed_at_.load(std::memory_order_relaxed);
         if (head - before >= now_and_then && trimmed_at_.compare_exchange_strong(before, head, std::memory_order_relaxed)) { trim_stored(); }
@@ -112,21 +114,17 @@ public:
     void refer() noexcept { owner_.hold(); }
     void unrefer() noexcept { owner_.let_go(); }
     void shut() noexcept {}
-    /// Takes up what is stored: what the rules retain of it. Reads all of it where they go by keys, some where they go by bytes.
+    /// Takes up what is stored. What the rules retain of it, by keys or bytes, is found out little by little.
     void restore() {
-        if (rules_.compact) {
-            const std::lock_guard lock(mutex_);
-            look_through(link_->first_stored(), stream_.head(), [this](offset o, const slot_block& b, std::uint32_t i) {
-                const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
-                if (e != nullptr && !e->props.key.empty()) { last_of_[e->props.key] = o; }
-                return true;
-            });
-            rebuild_lasts();
+        const offset head = stream_.head();
+        known_until_.store(std::min(link_->first_stored(), head), std::memory_order_release);
+        trimmed_at_.store(head, std::memory_order_relaxed);
+        if (rules_.compact) { link_->retain_also(*this); }
+        if (rules_.bytes == 0) {
+            trim_stored();
+        } else {
+            link_->retain_from(known_until_.load(std::memory_order_relaxed));
         }
-        if (rules_.compact) {
-            link_->retain_also([](void* self, offset o) { return static_cast<partition*>(self)->is_last_of_key(o); }, this);
-        }
-        trim_stored();
     }
     stream<T>& log() noexcept { return stream_; }
     const stream<T>& log() const noexcept { return stream_; }
@@ -139,7 +137,7 @@ public:
     /// The first offset that the limits retain at time `now`; what readers hold, or compaction keeps, may lie before.
     offset retained_from(duration now) {
         const std::lock_guard lock(mutex_);
-        return link_ != nullptr ? first_retained_stored(now) : first_retained(now);
+        return link_ != nullptr ? first_retained_stored(now, std::numeric_limits<std::size_t>::max()) : first_retained(now);
     }
     /// Before this, nothing is there.
     offset lowest() noexcept { return link_ != nullptr ? link_->first_stored() : stream_.lowest(); }
@@ -158,6 +156,16 @@ public:
         for (const auto& [key, o] : newest) { places.push_back(o); }
         std::sort(places.begin(), places.end());
         return places;
+    }
+
+    /// The same of all that is there. May throw std::bad_alloc.
+    std::vector<offset> last_of_keys() {
+        if (link_ == nullptr) {
+            return last_of_keys(lowest(), stream_.head(), [](offset) { return true; });
+        }
+        find_retained();
+        const std::lock_guard lock(lasts_mutex_);
+        return {lasts_.begin(), lasts_.end()};
     }
 
     /// Calls `fn(offset, const block<T>&, slot index)` for each message that is there in [first, last), in order, as long as it answers true.
@@ -233,22 +241,6 @@ private:
     bool is_visible(offset place) const noexcept { return unpacked(place).partition != number_ || unpacked(place).offset < stream_.head(); }
     static constexpr void left_empty(std::size_t) noexcept {}
     quota& room() noexcept { return common_.room; }
-    void stored(offset first, std::size_t n, std::size_t bytes, const properties* p) noexcept {
-        if (rules_.bytes == 0 && !rules_.compact) { return; }
-        const std::lock_guard lock(mutex_);
-        try {
-            for (std::size_t i = 0; rules_.bytes != 0 && i < n; ++i) { sent_bytes_.push_back({first + i, bytes / n}); }
-            if (rules_.compact && p != nullptr && !p->key.empty()) {
-                auto [at, is_new] = last_of_.try_emplace(p->key, first);
-                const std::lock_guard held(lasts_mutex_);
-                if (!is_new && at->second < first) {
-                    lasts_.erase(at->second);
-                    at->second = first;
-                }
-                lasts_.insert(at->second);
-            }
-        } catch (...) {} // no memory: less is retained
-    }
     deduplicator* known_ids() noexcept { return common_.ids.get(); }
     producer_table& producers() noexcept { return common_.numbers; }
     offset named(offset o) const noexcept { return packed(number_, o); }
@@ -296,19 +288,52 @@ private:
         if (has_limits()) {
             const std::lock_guard lock(mutex_);
             try {
-                from = first_retained_stored(time_of().now());
+                constexpr std::size_t a_few = 4;
+                from = first_retained_stored(time_of().now(), a_few);
             } catch (...) { return; } // no memory: more is kept
         }
+        if (rules_.compact) { from = std::min(from, known_until_.load(std::memory_order_acquire)); }
         link_->retain_from(std::min(from, held));
     }
-    bool is_last_of_key(offset o) noexcept {
-        const std::lock_guard lock(lasts_mutex_); // the journal's lock is held: none that is held while the journal is asked
-        return lasts_.contains(o);
+
+    // Keys of what is stored are looked at in order, a few at a time, by whoever publishes, or all of them, by whoever has to know. What has not been looked
+    // at is retained.
+    void look_on(std::size_t n) noexcept {
+        constexpr offset a_few = 4 * span;
+        const offset known = known_until_.load(std::memory_order_relaxed);
+        if (stream_.head() - known < 2 * a_few) { return; }
+        const std::unique_lock lock(looking_, std::try_to_lock);
+        if (!lock.owns_lock()) { return; }
+        try {
+            look_at_keys(known + std::max<offset>(a_few, 2 * n));
+        } catch (...) {} // no memory: the next one goes on
     }
-    void rebuild_lasts() {
-        const std::lock_guard lock(lasts_mutex_);
-        lasts_.clear();
-        for (const auto& [key, o] : last_of_) { lasts_.insert(o); }
+    void find_retained() override {
+        if (rules_.compact) {
+            const std::lock_guard lock(looking_);
+            look_at_keys(stream_.head());
+        }
+        trim_stored();
+    }
+    // With `looking_`. May throw std::bad_alloc.
+    void look_at_keys(offset until) {
+        until = std::min(until, stream_.head());
+        const offset from = std::max(known_until_.load(std::memory_order_relaxed), link_->first_stored());
+        look_through(from, until, [this](offset o, const slot_block& b, std::uint32_t i) {
+            const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
+            if (e == nullptr || e->props.key.empty()) { return true; }
+            offset& last = last_of_.try_emplace(e->props.key, o).first->second;
+            const std::lock_guard lock(lasts_mutex_);
+            lasts_.insert(o);
+            if (last != o) { lasts_.erase(std::exchange(last, o)); }
+            return true;
+        });
+        known_until_.store(std::max(from, until), std::memory_order_release);
+    }
+    offset next_retained(offset o) noexcept override {
+        const std::lock_guard lock(lasts_mutex_); // the journal's lock is held: none that is held while the journal is asked
+        const auto at = lasts_.lower_bound(o);
+        return at != lasts_.end() ? *at : no_offset;
     }
     duration sent_at(offset o) {
         duration when = duration::max();
@@ -318,7 +343,8 @@ private:
         });
         return when;
     }
-    offset first_retained_stored(duration now) {
+    // `most`: so many chunks of what it has never looked at may be measured.
+    offset first_retained_stored(duration now, std::size_t most) {
         const offset head = stream_.head();
         if (!has_limits()) { return head; }
         offset first = rules_.messages != 0 && head > rules_.messages ? head - rules_.messages : 0;
@@ -337,24 +363,12 @@ private:
             first = low;
         }
         if (rules_.bytes != 0) {
-            if (!has_summed_) { // what was there before
-                look_through(first, head, [this](offset o, const slot_block& b, std::uint32_t i) {
-                    sent_bytes_.push_back({o, b.size_of(i)});
+            first = bytes_.first_within(rules_.bytes, first, head, most, [this](offset from, offset until, auto tell) {
+                look_through(from, until, [&](offset o, const slot_block& b, std::uint32_t i) {
+                    tell(o, b.size_of(i));
                     return true;
                 });
-                std::sort(sent_bytes_.begin(), sent_bytes_.end(), [](const sent_one& a, const sent_one& b) { return a.first < b.first; });
-                has_summed_ = true;
-            }
-            std::uint64_t all = 0;
-            auto at = sent_bytes_.end();
-            while (at != sent_bytes_.begin()) {
-                const sent_one& s = *std::prev(at);
-                if (s.first < head && all + s.bytes > rules_.bytes) { break; }
-                all += s.first < head ? s.bytes : 0;
-                --at;
-            }
-            first = std::max(first, at != sent_bytes_.end() ? at->first : head);
-            sent_bytes_.erase(sent_bytes_.begin(), at);
+            });
         }
         kept_from_ = std::max(kept_from_, first);
         return first;
@@ -484,11 +498,6 @@ private:
         leave(b);
     }
 
-    struct sent_one {
-        offset first;
-        std::size_t bytes;
-    };
-
     partition_owner& owner_;
     topic_common& common_;
     const int number_;
@@ -507,10 +516,11 @@ private:
     const std::unique_ptr<link<T>> link_; // or nullptr: in memory
     std::atomic<offset> trimmed_at_{0};
     offset kept_from_ = 0;
-    std::deque<sent_one> sent_bytes_;
-    bool has_summed_ = false;
+    byte_ledger bytes_;
+    std::mutex looking_;                 // with it, `last_of_` where messages are stored
+    std::atomic<offset> known_until_{0}; // whose keys are known
     std::mutex lasts_mutex_;
-    std::unordered_set<offset> lasts_; // the last message of each key
+    std::set<offset> lasts_; // the last message of each key
 };
 
 } // namespace mailroom::detail

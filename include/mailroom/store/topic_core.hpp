@@ -347,7 +347,7 @@ private:
         there.all_from = p.retained_from(common_.time.now());
         for (const auto& g : all) { there.all_from = std::min(there.all_from, g->taps()[i]->state().unsettled(there.some)); }
         if (p.compacts()) {
-            const std::vector<offset> last = p.last_of_keys(p.lowest(), p.log().head(), [](offset) { return true; });
+            const std::vector<offset> last = p.last_of_keys();
             there.some.insert(there.some.end(), last.begin(), last.end());
         }
         std::sort(there.some.begin(), there.some.end());

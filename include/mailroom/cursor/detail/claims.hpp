@@ -5,8 +5,8 @@
 
 namespace mailroom::detail {
 
-/// Takes into the index what there may be to choose from. Messages in memory cost no more there than in the lane; of those that are stored elsewhere,
-/// unless any may be the most urgent, no more is loaded than is asked for.
+/// Takes into the index, or on the shelf, what there may be to choose from. Messages in memory cost no more there than in the lane; of those that are
+/// stored elsewhere, unless any may be the most urgent, no more is looked at than is asked for.
 inline void cursor::absorb_enough(session& s, std::size_t max, std::uint32_t claimant) {
     const offset head = host_.head();
     if (!options_.loaded || options_.priorities > 1) {
@@ -24,8 +24,9 @@ std::size_t cursor::claim_index(std::size_t max, Give give, std::uint32_t claima
     step(s, now);
     if (always_index_ && !stopped_) { absorb_enough(s, max, claimant); }
     std::size_t n = 0;
+    restock(s, now);
     for (; n < max && may_claim(claimant); ++n) {
-        entry* const e = best_for(claimant);
+        entry* const e = try_restock(s, now) ? best_for(claimant) : nullptr;
         if (e == nullptr) { break; }
         index_.take_out(*e);
         e->claimant = claimant;
@@ -48,10 +49,11 @@ std::size_t cursor::pop_index(std::size_t max, bool copyable, bool& passed_over,
         const duration now = clock_.now();
         step(s, now);
         if (always_index_ && !stopped_) { absorb_enough(s, max, claimant); }
+        restock(s, now);
         entry* last = nullptr;
         entry* aside = nullptr; // not to be had: somebody looks at it, and there can be no copy
         for (std::size_t n = 0; n < max && may_claim(claimant);) {
-            entry* const e = best_for(claimant);
+            entry* const e = try_restock(s, now) ? best_for(claimant) : nullptr;
             if (e == nullptr) { break; }
             index_.take_out(*e);
             if (e->holders != 0 && !copyable) {
@@ -266,7 +268,8 @@ template <class Give>
 bool cursor::claim_at(offset o, Give give) {
     session s(*this);
     absorb(s, o + 1);
-    entry* const e = index_.find(o);
+    entry* e = index_.find(o);
+    if (e == nullptr) { e = find_shelved(s, o); }
     if (e == nullptr || e->settled || e->where == entry::place::dead || e->where == entry::place::held_dead) { return false; }
     index_.take_out(*e);
     ++e->attempt;

@@ -14,6 +14,8 @@
 //      say `released`. So a thread that owns an offset may use its page and block without protection.
 //   3. A word leaves `leased` by CAS, once; a word becomes `moved` under the mutex only. So under the mutex each message is either wholly in
 //      the lane or wholly in the index.
+//   4. Where messages are loaded from elsewhere, what is ready may be on the shelf instead of in the index: of each level, what came for the first time
+//      is in the index up to some offset, and on the shelf above it. So a level whose first comers are used up is restocked before it is asked.
 //
 // Memory order
 //   claim:    `next_` CAS seq_cst; page found as in stream/directory.hpp (pair `pages_until_`).
@@ -30,6 +32,7 @@
 #include <mailroom/cursor/index.hpp>
 #include <mailroom/cursor/page.hpp>
 #include <mailroom/cursor/retry.hpp>
+#include <mailroom/cursor/shelf.hpp>
 #include <mailroom/message/delivery.hpp>
 #include <mailroom/message/message.hpp>
 #include <mailroom/stream/directory.hpp>
@@ -69,6 +72,8 @@ struct cursor_options {
     bool loaded = false;           // messages are stored elsewhere: the host loads them
     bool recorded = false;         // the host is told what becomes of each, and knows what became of them before
 
+    std::size_t window = 64; // of what is loaded, so many are ready in the index before others are only noted
+
     bool needs_index() const noexcept { return priorities > 1 || ordered_by_key || max_in_flight != 0 || assigned || limited_together; }
 };
 
@@ -94,6 +99,8 @@ public:
     virtual void end(const entry&) noexcept = 0;
     /// Bytes of the messages in [first, last), which nobody has taken; written or not.
     virtual std::uint64_t weigh(offset first, offset last) const noexcept = 0;
+    /// Where messages are loaded: what so many are taken for until then.
+    virtual std::uint64_t weigh_unread(std::uint64_t /*n*/) const noexcept { return 0; }
     virtual std::uint64_t weight(void* block, std::uint32_t index) const noexcept = 0;
     /// When a message that somebody may be ending was sent; duration::min() where only its envelope says so.
     virtual duration sent_if_plain(void* block, std::uint32_t index) const noexcept = 0;
@@ -119,6 +126,13 @@ public:
     virtual bool recall(entry&, bool& /*dead*/, duration& /*when*/) noexcept { return false; }
     /// Whether a slot holds a message that has to be ended.
     virtual bool is_filled(void* /*block*/, std::uint32_t /*index*/) const noexcept { return false; }
+    /// Where messages are loaded. Which of those in `mask`, of a block, have nothing about them but how urgent they are: neither a time of their own nor
+    /// a past, nor a key where keys count. May throw std::bad_alloc.
+    virtual std::uint32_t survey(void* /*block*/, std::uint32_t /*mask*/, std::array<int, span>& /*priorities*/) { return 0; }
+    /// Such a one is not loaded with its block.
+    virtual void pass_over(void* /*block*/, std::uint32_t /*index*/) noexcept {}
+    /// Loads the message at `e.offset` into a node of its own. False: it is lost. Called with or without the mutex.
+    virtual bool fetch(entry& /*e*/) noexcept { return false; }
     /// Called without the mutex: so many receivers may be woken; there are new dead letters.
     virtual void wake(std::size_t receivers) noexcept = 0;
     virtual void somebody_died() noexcept = 0;
@@ -163,7 +177,7 @@ public:
 
     cursor(cursor_host& host, clock& time, const cursor_options& options, bool ends_quietly)
         : host_(host), clock_(time), options_(options), always_index_(options.needs_index()), ends_quietly_(ends_quietly),
-          index_(options.priorities, options.ordered_by_key, options.drops_oldest, options.shares), begun_(options.begin),
+          index_(options.priorities, options.ordered_by_key, options.drops_oldest, options.shares), shelf_(options.priorities), begun_(options.begin),
           uncounted_(static_cast<std::int64_t>(options.begin)) {
         next_.store(begun_ << 1 | (always_index_ ? 1 : 0), std::memory_order_relaxed);
         pages_until_.store(begun_ - index_in_span(begun_), std::memory_order_relaxed);
@@ -449,6 +463,14 @@ private:
     entry* make_entry(page& p, std::uint32_t i, const cursor_host::view& v);
     void defer(page& p, std::uint32_t i, std::uint32_t attempt) noexcept;
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
+    std::uint32_t put_on_shelf(page& p, std::uint32_t from, std::uint32_t end);
+    bool load(session& s, entry& e, std::size_t level, duration now) noexcept;
+    bool unshelve(session& s, std::size_t level, duration now);
+    entry* find_shelved(session& s, offset o);
+    void restock(session& s, duration now);
+    bool try_restock(session& s, duration now) noexcept;
+    bool loads_by_itself() const noexcept { return options_.loaded && !options_.shares_bodies; }
+    std::uint16_t level_of(int priority) const noexcept { return static_cast<std::uint16_t>(std::clamp(priority, 0, options_.priorities - 1)); }
     bool restore(session& s, entry& e, duration now) noexcept;
     void trim_dead(session& s) noexcept;
     entry* oldest(session& s) noexcept;
@@ -520,6 +542,7 @@ private:
 
     std::mutex mutex_; // all below, and writing what is between `gate_` and here
     index index_;
+    shelf shelf_;              // what is ready as well, below `next_` too, and was not loaded
     offset begun_;             // what lies before was never for this cursor
     std::int64_t uncounted_;   // how much further `next_` is than there were messages taken
     std::vector<page*> stale_; // pages from before a `seek`, until what is out of them has come back

@@ -27,9 +27,11 @@ inline void cursor::step(session& s, duration now) noexcept {
             timed_expiry_ = now; // again at the next step
         }
     }
+    try_restock(s, now);
     for (entry* e = index_.next_expiry(); e != nullptr && e->expires <= now; e = index_.next_expiry()) {
         index_.take_out(*e);
         expire(s, *e, now);
+        try_restock(s, now);
     }
 }
 
@@ -67,8 +69,8 @@ inline void cursor::expire_lane(session& s, duration now) noexcept {
     try {
         while (next() < host_.head()) {
             if (const entry* const e = absorb(s, host_.head(), 1)) {
-                lane_expiry_ = e->expires;
-                return;
+                lane_expiry_ = std::min(e->expires, later(e->sent, options_.time_to_live)); // its own may be longer
+                if (lane_expiry_ > now) { return; }
             }
         }
         lane_expiry_ = later(now, options_.time_to_live);
@@ -102,7 +104,7 @@ inline bool cursor::restore(session& s, entry& e, duration now) noexcept {
     } else if (options_.retry.max_attempts != 0 && e.attempt >= options_.retry.max_attempts) {
         die(s, e, now, reason_crash);
     } else {
-        index_.enter(e, now, std::max(when, e.due), true);
+        index_.enter(e, now, std::max(when, e.due), shelf_.empty(e.level));
         move_out(e);
     }
     return true;

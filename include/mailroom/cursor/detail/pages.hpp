@@ -153,7 +153,7 @@ inline entry* cursor::make_entry(page& p, std::uint32_t i, const cursor_host::vi
     e->unsifted = options_.filtered;
     if (v.cover != nullptr) {
         e->due = v.cover->due;
-        e->level = static_cast<std::uint16_t>(std::clamp(v.cover->props.priority, 0, options_.priorities - 1));
+        e->level = level_of(v.cover->props.priority);
     }
     return e;
 }
@@ -224,7 +224,27 @@ inline void cursor::put_back(page& p, std::uint32_t popped, std::uint32_t slots)
     }
 }
 
-/// Takes what lies in the lane below `until` into the index, and answers the last that has not expired. May throw std::bad_alloc;
+/// Of slots [from, end) of a page, notes on the shelf those that need not be loaded yet; a bit for each. May throw std::bad_alloc.
+inline std::uint32_t cursor::put_on_shelf(page& p, std::uint32_t from, std::uint32_t end) {
+    if (!loads_by_itself() || (shelf_.empty() && index_.eligible() < options_.window)) { return 0; }
+    std::array<int, span> priorities{};
+    std::uint32_t mask = 0;
+    for (std::uint32_t i = from; i < end; ++i) { mask |= std::uint32_t{1} << i; }
+    mask = host_.survey(p.block, mask, priorities);
+    std::uint32_t shelved = 0;
+    for (std::uint32_t i = from; i < end; ++i) {
+        const std::size_t level = level_of(priorities[i]);
+        if ((mask >> i & 1u) == 0 || (shelf_.empty(level) && (index_.eligible() < options_.window || index_.is_dry(level)))) { continue; }
+        try {
+            shelf_.push(level, p.first + i);
+        } catch (...) { break; } // it is loaded, or deferred
+        host_.pass_over(p.block, i);
+        shelved |= std::uint32_t{1} << i;
+    }
+    return shelved;
+}
+
+/// Takes what lies in the lane below `until` into the index, or on the shelf, and answers the last that has not expired. May throw std::bad_alloc;
 /// nothing is lost then.
 inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
     const duration now = clock_.now();
@@ -244,8 +264,14 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
         most -= n;
         std::uint32_t i = index_in_span(at);
         const std::uint32_t end = i + static_cast<std::uint32_t>(n);
+        std::uint32_t shelved = 0;
         try {
+            shelved = put_on_shelf(p, i, end);
             for (; i < end; ++i) {
+                if ((shelved >> i & 1u) != 0) {
+                    release_slot(p, i);
+                    continue;
+                }
                 if (lane_state::kind(p.state[i].load(std::memory_order_relaxed)) == lane_state::absent) {
                     skipped_.fetch_add(1, std::memory_order_relaxed);
                     release_slot(p, i); // the page goes with the last of its slots, and that is the last of this round
@@ -264,19 +290,90 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
                 } else if (e->expires <= now) {
                     expire(s, *e, now); // a keyed message that expires behind others of its key has no turn to give up
                 } else {
-                    index_.enter(*e, now, e->due, true);
+                    index_.enter(*e, now, e->due, shelf_.empty(e->level));
                     parked_unsifted_ = parked_unsifted_ || (e->unsifted && e->due > now);
                     alive = e;
                 }
             }
         } catch (...) {
             for (; i < end; ++i) {
-                if (!skip_absent(p, i)) { defer(p, i, 0); }
+                if ((shelved >> i & 1u) != 0) {
+                    release_slot(p, i);
+                } else if (!skip_absent(p, i)) {
+                    defer(p, i, 0);
+                }
             }
             throw;
         }
     }
     return alive;
+}
+
+/// A message that was on the shelf, in no place yet, gets its body. False: it is lost, or has expired.
+inline bool cursor::load(session& s, entry& e, std::size_t level, duration now) noexcept {
+    if (!host_.fetch(e)) {
+        skipped_.fetch_add(1, std::memory_order_relaxed);
+        index_.forget(e);
+        index_.recycle(e);
+        return false;
+    }
+    e.due = duration::min();
+    e.expires = expiry({e.body, e.cover, e.sent, e.bytes});
+    e.level = static_cast<std::uint16_t>(level);
+    if (e.expires > now) { return true; }
+    expire(s, e, now);
+    return false;
+}
+
+/// The first of a level leaves the shelf. False: it is lost, or has expired. May throw std::bad_alloc; then nothing has changed.
+inline bool cursor::unshelve(session& s, std::size_t level, duration now) {
+    entry* const e = index_.make(shelf_.front(level), 0);
+    shelf_.pop(level);
+    const bool is_there = load(s, *e, level, now);
+    if (is_there) { index_.enter(*e, now, now, true); }
+    return is_there;
+}
+
+/// Of what is on the shelf, the message at `o`, in the index now; nullptr: it is not there, or not any more. May throw std::bad_alloc; then nothing
+/// has changed.
+inline entry* cursor::find_shelved(session& s, offset o) {
+    if (shelf_.empty()) { return nullptr; }
+    entry* const e = index_.make(o, 0);
+    int level = -1;
+    const auto forget = [&] {
+        index_.forget(*e);
+        index_.recycle(*e);
+    };
+    try {
+        level = shelf_.take(o);
+    } catch (...) {
+        forget();
+        throw;
+    }
+    if (level < 0) {
+        forget();
+        return nullptr;
+    }
+    const duration now = clock_.now();
+    if (!load(s, *e, static_cast<std::size_t>(level), now)) { return nullptr; }
+    index_.enter(*e, now, now, false);
+    return e;
+}
+
+/// Every level of which something is on the shelf has something ready in the index. May throw std::bad_alloc.
+inline void cursor::restock(session& s, duration now) {
+    constexpr int some = 32;
+    for (std::size_t level = 0; level < shelf_.levels(); ++level) {
+        if (!index_.is_dry(level)) { continue; }
+        for (int n = 0; n < some && !shelf_.empty(level);) { n += unshelve(s, level, now) ? 1 : 0; }
+    }
+}
+inline bool cursor::try_restock(session& s, duration now) noexcept {
+    if (shelf_.empty()) { return true; }
+    try {
+        restock(s, now);
+        return true;
+    } catch (...) { return false; }
 }
 
 /// A plain delivery becomes an entry, still out. Null: it is no longer leased, or there is no memory (then it is still leased).

@@ -96,7 +96,7 @@ private:
         if (c_.deferred_ != 0) { next = duration::zero(); }
 
         const bool shut = !c_.may_claim();
-        const std::size_t eligible = c_.index_.eligible();
+        const std::size_t eligible = c_.index_.eligible() + c_.shelf_.size();
         const bool only_index = shut || c_.always_index_ || eligible != 0;
         c_.gate_.store(only_index ? 0 : next.count(), std::memory_order_relaxed);
         if (only_index != c_.is_gated_ && !c_.stopped_) {

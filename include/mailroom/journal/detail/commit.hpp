@@ -19,7 +19,7 @@ void log_engine<Files>::start(batch& b, std::uint64_t base) noexcept {
     b.base = base;
     b.first = b.last = nullptr;
     b.waiting = 0;
-    b.wanted = b.to_sync = b.holds_more = b.called = b.stands_alone = false;
+    b.wanted = b.to_sync = b.to_rotate = b.holds_more = b.called = b.stands_alone = false;
     b.collected.clear();
 }
 
@@ -212,12 +212,13 @@ void log_engine<Files>::push_settlements() noexcept {
 }
 
 template <class Files>
-void log_engine<Files>::flush() {
+void log_engine<Files>::flush(bool into_next) {
     ticket t;
     {
         const std::lock_guard lock(mutex_);
         if (failure why = refusal(); why.kind() != errc{}) { why.raise(); }
         open_.to_sync = true;
+        open_.to_rotate = open_.to_rotate || into_next;
         link(open_, t);
     }
     wait(t);
@@ -463,6 +464,9 @@ void log_engine<Files>::take_off_disk(const batch& b) noexcept {
 template <class Files>
 failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
     const bool to_sync = b.to_sync || (options_.durability == mailroom::durability::commit && b.holds_more);
+    if (b.to_rotate && b.base != current_->first()) {
+        if (failure why = rotate(b.base); why.kind() != errc{}) { return why; }
+    }
     if (b.records != 0) {
         if (failure why = make_room(b.base, b.size()); why.kind() != errc{}) { return why; }
         const batch_header h{.records = b.records,

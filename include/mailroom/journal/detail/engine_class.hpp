@@ -164,7 +164,8 @@ public:
     /// Decides about a prepared transaction. Throws errc::not_found, io, closed: then it is still in doubt. Endpoints neither come nor go meanwhile.
     void resolve(std::string_view xid, bool commit);
     const recovery_report& recovered() const noexcept { return recovered_; }
-    void flush();
+    /// `into_next`: what follows goes into the next segment.
+    void flush(bool into_next = false);
     verify_report verify(const progress& tell);
     compact_report compact(const progress& tell);
     /// No endpoint can do anything any more. Commits what is there.
@@ -198,6 +199,7 @@ private:
         unsigned waiting = 0;      // threads
         bool wanted = false;       // somebody who is not a waiting thread wants it committed
         bool to_sync = false;      // whatever the options say
+        bool to_rotate = false;    // into the next segment
         bool holds_more = false;   // than deliveries
         bool called = false;       // the committer was told
         bool stands_alone = false; // nothing else comes into it, or behind it before it is written: it fails alone, and is not kept
@@ -281,6 +283,8 @@ private:
     bool is_live(std::uint32_t stream, offset o);
     offset retained_from(std::uint32_t stream) noexcept;
     bool is_queue(std::uint32_t stream) const noexcept;
+    void find_retained();
+    bool is_mostly_dead(const segment_ptr& s);
     std::size_t retire();
     std::uint64_t move_survivors(const segment_ptr& s, std::size_t most);
     void remove_doomed();
@@ -373,7 +377,7 @@ private:
     std::map<std::uint64_t, segment_ptr> segments_;
     std::unordered_map<std::uint32_t, std::vector<extent>> extents_;  // in the order of their offsets
     std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_; // messages that lie elsewhere now
-    bool is_whole_ = true; // not while, or after, only some records of a batch were taken in
+    bool is_whole_ = true;                                            // not while, or after, only some records of a batch were taken in
     std::uint64_t applied_ = 0;
     std::uint64_t applied_chain_ = 0;
     std::uint64_t applied_durable_ = 0;

@@ -86,7 +86,9 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
             if (files_.size(*f, size)) { size = 0; }
         } else {
             auto ec = until_done([&] { return files_.open(path, open_mode::create, *f); });
-            if (ec == std::errc::file_exists) { ec = until_done([&] { return files_.open(path, open_mode::write, *f); }); } // of a try that failed
+            if (ec == std::errc::file_exists) {
+                ec = until_done([&] { return files_.open(path, open_mode::write, *f); });
+            } // of a try that failed
             if (ec) {
                 note_space(ec);
                 return io_failure("cannot make", path, ec);
@@ -102,7 +104,9 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
             return io_failure("cannot make", path, ec);
         }
         ec = until_done([&] { return files_.sync_all(*f); });
-        if (!ec) { ec = until_done([&] { return files_.sync_directory(directory_); }); }
+        if (!ec) {
+            ec = until_done([&] { return files_.sync_directory(directory_); });
+        }
         if (ec) {
             failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", path, ec);
             stop_writing(why);
@@ -190,7 +194,9 @@ void log_engine<Files>::write_indexes() {
             auto ec = until_done([&] { return files_.open(path, open_mode::create, f); });
             if (ec == std::errc::file_exists) {
                 ec = until_done([&] { return files_.remove(path); });
-                if (!ec) { ec = until_done([&] { return files_.open(path, open_mode::create, f); }); }
+                if (!ec) {
+                    ec = until_done([&] { return files_.open(path, open_mode::create, f); });
+                }
             }
             written = !ec && !write_all(files_, f, 0, {&all, 1});
         }
@@ -221,7 +227,7 @@ template <class Files>
 bool log_engine<Files>::is_live(std::uint32_t stream, offset o) {
     if (o >= retained_from(stream) || catalog_.is_wanted(stream, o)) { return true; }
     const auto at = slots_.find(stream);
-    return at != slots_.end() && at->second.listener != nullptr && at->second.listener->retains(o);
+    return at != slots_.end() && at->second.listener != nullptr && at->second.listener->next_retained(o) == o;
 }
 
 /// Whether a sealed segment holds messages somebody wants; and how many at most. Under `state_`.
@@ -236,7 +242,7 @@ bool log_engine<Files>::is_wanted(const segment_ptr& s, std::uint64_t* live) {
         const offset rest = std::min(end, kept);
         here += catalog_.wanted_in(r.stream, r.first, rest);
         if (l != nullptr && !is_queue(r.stream)) {
-            for (offset o = r.first; o < rest; ++o) { here += l->retains(o) && !catalog_.is_wanted(r.stream, o) ? 1 : 0; }
+            for (offset o = l->next_retained(r.first); o < rest; o = l->next_retained(o + 1)) { here += catalog_.is_wanted(r.stream, o) ? 0 : 1; }
         }
         if (here != 0) { // less those that lie elsewhere by now
             if (const auto moved = moved_.find(r.stream); moved != moved_.end()) {
@@ -381,7 +387,9 @@ void log_engine<Files>::remove_doomed() {
         any = true;
     }
     std::erase_if(doomed_, [](const doomed& d) { return d.path.empty(); });
-    if (any) { static_cast<void>(until_done([&] { return files_.sync_directory(directory_); })); }
+    if (any) {
+        static_cast<void>(until_done([&] { return files_.sync_directory(directory_); }));
+    }
 }
 
 // --------------------------------------------------------------------------------------------------------------------------- checkpoints
@@ -456,10 +464,14 @@ failure log_engine<Files>::checkpoint(bool clean) {
         auto ec = until_done([&] { return files_.open(fresh, open_mode::create, f); });
         if (ec == std::errc::file_exists) {
             ec = until_done([&] { return files_.open(fresh, open_mode::write, f); });
-            if (!ec) { ec = until_done([&] { return files_.truncate(f, 0); }); }
+            if (!ec) {
+                ec = until_done([&] { return files_.truncate(f, 0); });
+            }
         }
         if (!ec) { ec = write_all(files_, f, 0, {&all, 1}); }
-        if (!ec) { ec = until_done([&] { return files_.sync_all(f); }); }
+        if (!ec) {
+            ec = until_done([&] { return files_.sync_all(f); });
+        }
         return ec;
     };
     auto written = write_fresh();
@@ -472,8 +484,12 @@ failure log_engine<Files>::checkpoint(bool clean) {
         return io_failure("cannot write", fresh, written);
     }
     auto ec = until_done([&] { return files_.rename(path, old); });
-    if (!ec || ec == std::errc::no_such_file_or_directory) { ec = until_done([&] { return files_.rename(fresh, path); }); }
-    if (!ec) { ec = until_done([&] { return files_.sync_directory(directory_); }); }
+    if (!ec || ec == std::errc::no_such_file_or_directory) {
+        ec = until_done([&] { return files_.rename(fresh, path); });
+    }
+    if (!ec) {
+        ec = until_done([&] { return files_.sync_directory(directory_); });
+    }
     if (ec) { return io_failure("cannot rename", fresh, ec); }
     checkpointed_ = at;
     return errc{};
@@ -487,12 +503,47 @@ std::uint64_t log_engine<Files>::bytes_stored() noexcept {
     return sum;
 }
 
+/// Topics may have to look through what they store before they know what they retain of it.
+template <class Files>
+void log_engine<Files>::find_retained() {
+    std::vector<stream_listener*> all;
+    {
+        const std::lock_guard lock(state_);
+        for (const auto& [stream, s] : slots_) {
+            if (s.listener != nullptr) { all.push_back(s.listener); }
+        }
+        for (stream_listener* const l : all) { l->hold(); }
+    }
+    struct letting_go {
+        std::vector<stream_listener*>& all;
+        ~letting_go() {
+            for (stream_listener* const l : all) { l->let_go(); }
+        }
+    } const later{all};
+    for (stream_listener* const l : all) { l->find_retained(); }
+}
+
+/// Whether nobody wants most of what was sent into a segment. Under `state_`.
+template <class Files>
+bool log_engine<Files>::is_mostly_dead(const segment_ptr& s) {
+    std::uint64_t live = 0, messages = 0;
+    for (const run& r : s->runs()) { messages += r.count; }
+    return messages != 0 && (!is_wanted(s, &live) || live * 2 <= messages);
+}
+
 template <class Files>
 compact_report log_engine<Files>::compact(const progress& tell) {
     compact_report report;
     report.bytes_before = bytes_stored();
     const std::uint64_t freed = segments_freed_.load(std::memory_order_relaxed), moved = messages_moved_.load(std::memory_order_relaxed);
     flush();
+    find_retained();
+    bool is_open_one_dead = false;
+    {
+        const std::lock_guard held(state_);
+        is_open_one_dead = is_mostly_dead(current_);
+    }
+    if (is_open_one_dead) { flush(true); } // sealed, it can be given back as the others
     const std::lock_guard lock(upkeep_);
     {
         const std::lock_guard held(state_);
@@ -511,11 +562,9 @@ compact_report log_engine<Files>::compact(const progress& tell) {
     }
     for (std::size_t i = 0; i < all.size(); ++i) {
         for (;;) {
-            std::uint64_t live = 0, messages = 0;
             {
                 const std::lock_guard inner(state_);
-                for (const run& r : all[i]->runs()) { messages += r.count; }
-                if (!is_wanted(all[i], &live) || live * 2 > messages) { break; }
+                if (!is_mostly_dead(all[i])) { break; }
             }
             const std::uint64_t bytes = move_survivors(all[i], a_step);
             if (bytes == 0) { break; }
