@@ -19,7 +19,7 @@
 #include <mailroom/message/delivery.hpp>
 #include <mailroom/message/properties.hpp>
 #include <mailroom/queue.hpp>
-#include <mailroom/store/lot.hpp>
+#include <mailroom/store/lot_base.hpp>
 #include <mailroom/store/undecided_delivery.hpp>
 #include <mailroom/topic.hpp>
 

@@ -1,15 +1,7 @@
-// lot: the messages a transaction sends to one log, on their way in together with other lots. What is the same for every `T` and every store;
-// the rest is in store/intake.hpp.
+// lot<T, Log>: the messages a transaction sends to one log, with the `T` in them. How lots are taken, step by step, is in store/lot_base.hpp, which is all
+// that a transaction knows of them once they are filled.
 //
-// A transaction takes its lots through these steps, all of them one step before any of them the next; the ids of all endpoints are locked
-// from the second to the fourth, in the order of their addresses:
-//   1. inspect     whether they could ever be taken
-//   2. leave_out   what is a duplicate
-//   3. make_room   each inside the one before: room is counted, then the next is asked, and given back if that finds none
-//   4. in memory: take, each its places, then fill; in a journal: add_to, placed
-//   5. finish, or take_back
-// In memory the places of all are taken before one is filled: whoever sees one message of a transaction finds the others there, perhaps
-// waits for them to be filled for a moment.
+// A lot is its transaction's, one thread's at a time. Locks: none of its own.
 #pragma once
 
 #include <mailroom/base/basics.hpp>
@@ -17,80 +9,220 @@
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/result.hpp>
 #include <mailroom/base/stop_token.hpp>
+#include <mailroom/cursor/deduplication.hpp>
 #include <mailroom/journal/changes.hpp>
 #include <mailroom/journal/parcel.hpp>
+#include <mailroom/message/body.hpp>
+#include <mailroom/message/message.hpp>
+#include <mailroom/message/properties.hpp>
+#include <mailroom/options.hpp>
+#include <mailroom/store/link.hpp>
+#include <mailroom/store/lot_base.hpp>
+#include <mailroom/stream/stream.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <functional>
-#include <string_view>
-#include <unordered_map>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace mailroom::detail {
 
-class deduplicator;
-
-class lot_base {
+/// Messages for `Log`, a memory_core<T> or a partition<T>, which has made this its friend. It keeps the log.
+template <class T, class Log>
+class lot final : public lot_base {
 public:
-    lot_base(const lot_base&) = delete;
-    lot_base& operator=(const lot_base&) = delete;
-    virtual ~lot_base() = default;
+    explicit lot(Log& to) : to_(to) { to_.refer(); }
+    ~lot() override { to_.unrefer(); }
 
-    /// Which log it is for; which bounds count it: lots of one may stand side by side; nullptr where it is not to be grouped.
-    virtual const void* log() const noexcept = 0;
-    virtual const void* bounds() const noexcept = 0;
-    virtual commit_port* journal() const noexcept = 0;
-    virtual deduplicator* ids() const noexcept = 0;
-    virtual std::size_t bytes() const noexcept = 0;
-    virtual std::size_t size() const noexcept = 0;
+    /// Takes one message. Throws errc::too_large, what its codec throws, std::bad_alloc.
+    void add(T& value, properties* props) {
+        auto one = std::make_unique<piece>(std::move(value));
+        one->bytes = footprint_of(one->out.look());
+        if (ids() != nullptr && props != nullptr) { one->identity = props->id; }
+        if (props != nullptr && *props != no_properties) {
+            one->cover = std::make_unique<envelope>();
+            one->cover->props = std::move(*props);
+        }
+        if (all_.size() == all_.capacity()) { all_.reserve(std::max<std::size_t>(4, 2 * all_.size())); } // what is packed has a place
+        if (link<T>* const j = to_.journal()) {
+            const failure why = j->pack(packed_, one->out.look(), one->cover != nullptr ? &one->cover->props : nullptr);
+            if (why.kind() != errc{}) { why.raise(); }
+        }
+        bytes_ += one->bytes;
+        all_.push_back(std::move(one));
+    }
 
-    virtual failure inspect() const = 0;
-    /// Whether there could ever be room for `n` messages of `bytes`; and which budget they are charged to, with how much.
-    virtual bool could_ever_hold(std::size_t n, std::size_t bytes) const noexcept = 0;
-    virtual memory_budget* budget() const noexcept = 0;
-    virtual std::size_t charge() const noexcept = 0;
-    /// Ids of this transaction, and who knows them.
-    class id_set {
-    public:
-        /// False: it was there. May throw std::bad_alloc.
-        bool add(const deduplicator* of, std::string_view id) {
-            std::vector<const deduplicator*>& all = known_[id];
-            if (std::find(all.begin(), all.end(), of) != all.end()) { return false; }
-            all.push_back(of);
-            ++size_;
+    const void* log() const noexcept override { return &to_; }
+    const void* bounds() const noexcept override { return &to_.room(); }
+    commit_port* journal() const noexcept override { return to_.journal() != nullptr ? to_.journal()->home().journal : nullptr; }
+    deduplicator* ids() const noexcept override { return to_.known_ids(); }
+    std::size_t bytes() const noexcept override { return bytes_; }
+    std::size_t size() const noexcept override { return size_; }
+
+    failure inspect() const override {
+        if (to_.stream_.closed()) { return errc::closed; }
+        return to_.room().could_ever_hold(all_.size(), bytes_) ? failure(errc{}) : Log::too_large();
+    }
+    bool could_ever_hold(std::size_t n, std::size_t bytes) const noexcept override { return to_.room().could_ever_hold(n, bytes); }
+    memory_budget* budget() const noexcept override { return to_.room().budget(); }
+    std::size_t charge() const noexcept override { return to_.room().charge_for(bytes_); }
+    void leave_out(id_set& others) override {
+        now_ = to_.time_of().clock().now();
+        size_ = bytes_ = 0;
+        for (const auto& p : all_) {
+            p->is_left_out = false;
+            if (ids() != nullptr && !p->identity.empty()) {
+                p->is_left_out = ids()->find(p->identity, now_) != no_offset || !others.add(ids(), p->identity);
+                if (!p->is_left_out) { ids()->make_ready(p->identity, others.size()); }
+            }
+            if (!p->is_left_out) {
+                ++size_;
+                bytes_ += p->bytes;
+            }
+        }
+    }
+    void end_ready() noexcept override {
+        if (ids() == nullptr) { return; }
+        for (const auto& p : all_) {
+            if (!p->identity.empty()) { ids()->end_ready(p->identity, now_); }
+        }
+    }
+    void leave_nothing_out() noexcept override {
+        size_ = all_.size();
+        for (const auto& p : all_) { p->is_left_out = false; }
+    }
+    placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) override {
+        return to_.room().reserve_until([this] { return head(); }, n, bytes,
+                                        [&](const admission& a) {
+                                            admit_ = a;
+                                            return next();
+                                        });
+    }
+    bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, failure& why) override {
+        const auto has_budget = [&] { return budget() == nullptr || budget()->has_room(charge); };
+        if (to_.journal() != nullptr && to_.journal()->has_pending() && to_.journal()->push()) { return true; }
+        if (!std::exchange(has_caught_up_, true) && to_.next_due() <= to_.time_of().now()) {
+            to_.catch_up();
             return true;
         }
-        std::size_t size() const noexcept { return size_; }
+        if (to_.make_room(n, to_.room().could_ever_hold(n, charge) ? std::max(bytes, charge) : bytes) && has_budget()) { return true; }
+        if (to_.room().rule() == overflow::drop_newest) {
+            to_.dropped_newest_.fetch_add(size_, std::memory_order_relaxed);
+            all_.clear();
+            return true;
+        }
+        if (to_.room().rule() == overflow::block) {
+            const auto look = [&]() -> result<offset> {
+                if (to_.stream_.closed()) { return errc::closed; }
+                return to_.room().has_room(head(), n, bytes) && has_budget() ? result<offset>(offset{0}) : result<offset>(errc::full);
+            };
+            const auto done = to_.wait_for_room(look, n, clock::never, stop_token());
+            if (done) { return true; }
+            why = done.error();
+            return false;
+        }
+        why = errc::full;
+        return false;
+    }
 
-    private:
-        std::unordered_map<std::string_view, std::vector<const deduplicator*>> known_;
-        std::size_t size_ = 0;
+    bool take() override {
+        if (size_ == 0) { return true; }
+        sent_ = to_.time_of().clock().now();
+        place_ = to_.stream_.take(size_, sent_, [this](offset first) { return admit_.ask(admit_.whom, first); });
+        return place_.taken;
+    }
+    void fill() noexcept override {
+        if (size_ == 0) { return; }
+        offset o = place_.first;
+        for (const auto& p : all_) {
+            if (p->is_left_out) { continue; }
+            p->expires = to_.publish(o++, p->out, p->cover, sent_, p->bytes);
+        }
+    }
+    void leave_empty() noexcept override {
+        for (offset o = place_.first; o < place_.first + size_; ++o) {
+            block<T>& b = *to_.stream_.at(o);
+            b.set_size(index_in_span(o), 0);
+            b.slots[index_in_span(o)].ready.store(slot_lost, std::memory_order_release);
+        }
+        to_.left_empty(size_);
+    }
+
+    void add_to(parcel& to) override {
+        parcel whole;
+        to_.journal()->add_to(whole, packed_);
+        to.stream = whole.stream;
+        to.admit = admit_;
+        for (std::size_t i = 0; i < all_.size(); ++i) {
+            if (!all_[i]->is_left_out) { to.drafts.push_back(whole.drafts[i]); }
+        }
+    }
+    void placed_at(offset first) noexcept override {
+        place_.first = first;
+        if (ids() == nullptr) { return; }
+        each([&](piece& p, offset o) {
+            if (p.identity.empty()) { return; }
+            try {
+                if (ids()->find_or_note(p.identity, now_) == no_offset) { ids()->sent(p.identity, to_.named(o), now_); }
+            } catch (...) {} // no memory: a duplicate of it may pass
+        });
+    }
+    void place_ids() noexcept override { placed_at(place_.first); }
+    void take_back() noexcept override {
+        to_.room().take_back(size_, bytes_);
+        if (ids() == nullptr) { return; }
+        const auto lock = ids()->lock();
+        each([&](piece& p, offset o) {
+            if (!p.identity.empty()) { ids()->revoke(p.identity, to_.named(o)); }
+        });
+    }
+    void finish() noexcept override {
+        to_.duplicates_.fetch_add(all_.size() - size_, std::memory_order_relaxed);
+        if (size_ == 0) { return; }
+        if (to_.journal() == nullptr) {
+            each([&](piece& p, offset o) {
+                if (p.expires != Log::not_timed) { to_.note_timed(o, p.expires); }
+            });
+            to_.appended(place_.first, size_);
+            if (place_.wake) { to_.wake(size_); }
+            return;
+        }
+        if (!to_.journal()->commits() && to_.stream_.has_waiters()) { to_.wake(1); } // he commits
+        each([&](piece& p, offset o) { to_.came(p.cover != nullptr ? p.cover->props : no_properties, o); });
+    }
+
+private:
+    struct piece {
+        explicit piece(T&& v) : value(std::move(v)), out(value) {}
+        T value;
+        outgoing<T> out;
+        std::unique_ptr<envelope> cover;
+        std::string identity; // where ids count
+        std::size_t bytes = 0;
+        duration expires = Log::not_timed;
+        bool is_left_out = false;
     };
-    virtual void leave_out(id_set& others) = 0;
-    /// The ids are about to be unlocked.
-    virtual void end_ready() noexcept = 0;
-    virtual void leave_nothing_out() noexcept = 0;
-    /// Calls `next`, once there is room for `n` messages of `bytes`, this lot's and those of others that are counted with it.
-    virtual placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) = 0;
-    /// Asks for room: false: there will be none, and `why` says so. `charge`: what all lots take of the budget together. Without locks.
-    virtual bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, failure& why) = 0;
+    offset head() noexcept { return to_.journal() != nullptr ? to_.journal()->placed_until() : to_.stream_.head(); }
+    template <class Fn>
+    void each(Fn fn) noexcept {
+        offset o = place_.first;
+        for (const auto& p : all_) {
+            if (!p->is_left_out) { fn(*p, o++); }
+        }
+    }
 
-    virtual bool take() = 0;
-    virtual void fill() noexcept = 0;
-    /// Places it took stay empty.
-    virtual void leave_empty() noexcept = 0;
-
-    virtual void add_to(parcel& to) = 0;
-    /// In a journal they have their places, in memory they have been filled: their ids are known. Under their lock.
-    virtual void placed_at(offset first) noexcept = 0;
-    virtual void place_ids() noexcept = 0;
-    virtual void take_back() noexcept = 0;
-
-    virtual void finish() noexcept = 0;
-
-protected:
-    lot_base() = default;
+    Log& to_;
+    std::vector<std::unique_ptr<piece>> all_;
+    shipment packed_; // where they go into a journal
+    std::size_t size_ = 0, bytes_ = 0;
+    admission admit_;
+    bool has_caught_up_ = false;
+    duration now_{}, sent_{};
+    typename stream<T>::taken place_{};
 };
 
 } // namespace mailroom::detail

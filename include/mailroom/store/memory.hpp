@@ -49,6 +49,7 @@ class memory_core final : public outlet<T, memory_core<T>>,
     using intake_of = intake<T, memory_core<T>>;
     friend outlet_of;
     friend intake_of;
+    friend mailroom::detail::lot<T, memory_core<T>>;
     friend receiver<T, memory_core<T>>;
     using outlet_of::cursor_;
     using intake_of::stream_;

@@ -84,6 +84,7 @@ protected:
 template <class T>
 class partition final : public intake<T, partition<T>>, private retention_rule {
     friend intake<T, partition<T>>;
+    friend mailroom::detail::lot<T, partition<T>>;
     using intake<T, partition<T>>::stream_;
     using slot_block = block<T>;
 
