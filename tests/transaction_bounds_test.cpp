@@ -191,6 +191,102 @@ TEST_CASE_TEMPLATE("transaction: commit waits for room that another thread makes
     CHECK(budget.used() == 0);
 }
 
+TEST_CASE_TEMPLATE("transaction: what it acknowledges makes room for what it sends to the same queue", Where, EVERYWHERE) {
+    Where w;
+    SUBCASE("messages") {
+        auto q = w.make_queue("q", {.max_messages = 2, .overflow = overflow::reject});
+        q.send(1);
+        q.send(2);
+        for (int round = 0; round < 5; ++round) {
+            auto a = q.try_receive(), b = q.try_receive();
+            auto tx = w.begin();
+            CHECK(tx.ack(*a));
+            CHECK(tx.ack(*b));
+            tx.send(q, **a + 10);
+            tx.send(q, **b + 10);
+            tx.commit();
+            CHECK(q.statistics().ready == 2);
+            CHECK(q.try_send(0).error() == errc::full);
+        }
+        CHECK(take(q) == ints{51, 52});
+        CHECK(q.try_send(1));
+        CHECK(q.try_send(2));
+        CHECK(q.try_send(3).error() == errc::full);
+    }
+    SUBCASE("one more than it acknowledges is one too many, and rolled back it frees nothing") {
+        auto q = w.make_queue("q", {.max_messages = 3, .overflow = overflow::reject});
+        for (int i = 0; i < 3; ++i) { q.send(i); }
+        auto d = q.try_receive();
+        {
+            auto tx = w.begin();
+            CHECK(tx.ack(*d));
+            tx.send(q, 7);
+            tx.send(q, 8);
+            CHECK(error_of([&] { tx.commit(); }) == errc::full);
+        }
+        CHECK(q.try_send(9).error() == errc::full);
+        CHECK(d->ack());
+        CHECK(q.try_send(9));
+        CHECK(q.try_send(10).error() == errc::full);
+    }
+    SUBCASE("bytes") {
+        mailroom::memory_budget budget(4000);
+        auto q = w.template make_queue<std::string>("q", {.max_bytes = 1500, .budget = &budget, .overflow = overflow::reject});
+        q.send(std::string(1000, 'a'));
+        const auto full = budget.used();
+        for (const std::size_t size : {900u, 1200u, 700u}) {
+            auto d = q.try_receive();
+            auto tx = w.begin();
+            CHECK(tx.ack(*d));
+            tx.send(q, std::string(size, 'b'));
+            tx.commit();
+            CHECK(budget.used() == full - 1000 + size);
+            CHECK(q.statistics().bytes == budget.used());
+        }
+        auto d = q.try_receive();
+        auto tx = w.begin();
+        CHECK(tx.ack(*d));
+        tx.send(q, std::string(1490, 'c'));
+        CHECK(error_of([&] { tx.commit(); }) == errc::too_large); // it could never fit
+        CHECK(d->ack());
+        CHECK(budget.used() == 0);
+    }
+}
+
+TEST_CASE_TEMPLATE("transaction: commit waits for room until it is told to stop, or the time is over", Where, EVERYWHERE) {
+    Where w;
+    auto q = w.make_queue("q", {.max_messages = 1});
+    auto in = w.make_queue("in");
+    q.send(1);
+    in.send(5);
+    auto d = in.try_receive();
+    {
+        auto tx = w.begin();
+        CHECK(tx.ack(*d));
+        tx.send(q, 2);
+        CHECK(tx.commit_for(0s).error() == errc::timed_out);
+        CHECK_FALSE(tx.is_open());
+    }
+    mailroom::stop_source stop;
+    {
+        auto tx = w.begin();
+        CHECK(tx.ack(*d));
+        tx.send(q, 2);
+        errc what{};
+        const support::blocked b([&] { what = error_of([&] { tx.commit(stop.get_token()); }); });
+        stop.request_stop();
+        CHECK(b.finishes());
+        CHECK(what == errc::full);
+    }
+    CHECK(q.try_pop()->body() == 1);
+    auto tx = w.begin();
+    CHECK(tx.ack(*d));
+    tx.send(q, 2);
+    CHECK(tx.commit_for(1h));
+    CHECK(take(q) == ints{2});
+    CHECK_FALSE(in.try_receive());
+}
+
 TEST_CASE_TEMPLATE("transaction: who waits for room is told that the queue is closed", Where, EVERYWHERE) {
     Where w;
     auto q = w.make_queue("q", {.max_messages = 1});

@@ -14,6 +14,7 @@
 #include <mailroom/base/error.hpp>
 #include <mailroom/base/name.hpp>
 #include <mailroom/base/result.hpp>
+#include <mailroom/base/stop_token.hpp>
 #include <mailroom/cursor/deduplication.hpp>
 #include <mailroom/journal/parcel.hpp>
 #include <mailroom/message/delivery.hpp>
@@ -27,6 +28,7 @@
 #include <chrono>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -123,32 +125,21 @@ public:
     }
 
     /// Makes it all happen, as one; in a journal, as durable as its options say when this returns. Waits for room as `send` does where an endpoint
-    /// is full; what it acknowledges itself makes room only after that, so who sends on into the bounded queue he took from may wait for ever.
-    /// Throws, and then nothing happened and it is rolled back: errc::not_found if a delivery was lost, full, closed, too_large, io (in this
+    /// is full; what it acknowledges of a queue makes room there for what it sends to it. Throws, and then nothing happened and it is rolled back: errc::not_found if a delivery was lost, full, closed, too_large, io (in this
     /// process nothing of it is ever delivered; after a restart it may have happened), in_doubt if it is prepared. May throw std::bad_alloc, the
     /// same. A message whose id its endpoint knows is left out, as a duplicate. Empty: does nothing.
-    void commit() {
-        expect_open();
-        struct undo {
-            transaction& t;
-            ~undo() { t.rollback(); }
-        } const at_end{*this};
-        keep_all();
-        if (steps_ == 0) { return; }
-        for (failure why = errc{};;) {
-            blocked_ = blocked{};
-            const detail::placed p = attempt(why);
-            if (p.taken) { break; }
-            if (why.kind() != errc{}) { why.raise(); }
-            if (!p.full || blocked_.by == nullptr) { (p.why.kind() != errc{} ? p.why : failure(errc::closed)).raise(); }
-            std::size_t charge = 0; // of a budget that others of these endpoints may share
-            for (const auto& l : lots_) { charge += l->budget() == blocked_.by->budget() ? l->charge() : 0; }
-            if (!blocked_.by->wait_for_room(blocked_.n, blocked_.bytes, charge, why)) { why.raise(); }
+    void commit() { commit(clock::never, stop_token()); }
+    /// The same; told to stop while it waits for room: errc::full.
+    void commit(stop_token stop) { commit(clock::never, stop); }
+    /// The same; errc::timed_out if there was no room in time. Every other failure is thrown.
+    result<void> commit_for(duration limit) {
+        try {
+            commit(std::max(limit, duration::zero()), stop_token());
+        } catch (const error& e) {
+            if (e != errc::timed_out) { throw; }
+            return errc::timed_out;
         }
-        state_ = state::over;
-        for (const auto& l : lots_) { l->finish(); }
-        decide(true);
-        lots_.clear();
+        return {};
     }
     /// Nothing happens. Deliveries are their holders' again. Once it is prepared, that is for the journal to do: this does nothing then.
     void rollback() noexcept {
@@ -193,6 +184,14 @@ public:
 
 private:
     enum class state : unsigned char { open, prepared, over };
+    struct blocked { // for want of room
+        detail::lot_base* by = nullptr;
+        std::size_t n = 0, bytes = 0;
+    };
+    struct freed {
+        const void* where = nullptr;
+        std::size_t n = 0, bytes = 0;
+    };
 
     void check() const {
         if (options_.lease <= duration::zero()) { detail::fail(errc::invalid, "transaction_options.lease has to be a time"); }
@@ -242,6 +241,30 @@ private:
         bytes_ += bytes;
     }
 
+    void commit(duration limit, const stop_token& stop) {
+        expect_open();
+        struct undo {
+            transaction& t;
+            ~undo() { t.rollback(); }
+        } const at_end{*this};
+        keep_all();
+        if (steps_ == 0) { return; }
+        count_freed();
+        for (failure why = errc{};;) {
+            blocked_ = blocked{};
+            const detail::placed p = attempt(why);
+            if (p.taken) { break; }
+            if (why.kind() != errc{}) { why.raise(); }
+            if (!p.full || blocked_.by == nullptr) { (p.why.kind() != errc{} ? p.why : failure(errc::closed)).raise(); }
+            std::size_t charge = 0; // of a budget that others of these endpoints may share
+            for (const auto& l : lots_) { charge += l->budget() == blocked_.by->budget() ? l->charge() : 0; }
+            if (!blocked_.by->wait_for_room(blocked_.n, blocked_.bytes, charge, limit, stop, why)) { why.raise(); }
+        }
+        state_ = state::over;
+        for (const auto& l : lots_) { l->finish(); }
+        decide(true);
+        lots_.clear();
+    }
     void keep_all() {
         for (auto* const one : held_) { has_lost_ = !one->keep() || has_lost_; }
         if (has_lost_) {
@@ -332,13 +355,34 @@ private:
             bytes += lots_[end]->bytes();
         }
         if (n == 0) { return with_room(end, t); }
+        const blocked more = wanted_by(*lots_[i], n, bytes);
         bool found = false;
-        const detail::placed p = lots_[i]->make_room(n, bytes, [&] {
+        const detail::placed p = lots_[i]->make_room(more.n, more.bytes, [&] {
             found = true;
             return with_room(end, t);
         });
-        if (p.full && !found) { blocked_ = {lots_[i].get(), n, bytes}; }
+        if (p.full && !found) { blocked_ = more; }
+        if (p.taken && more.bytes != bytes) { lots_[i]->take_over(bytes - more.bytes); }
         return p;
+    }
+    // What is settled frees room, by the bounds it is in.
+    void count_freed() {
+        freed_.clear();
+        for (const auto* const one : held_) {
+            std::uint64_t bytes = 0;
+            const void* const where = one->room(bytes);
+            if (where == nullptr) { continue; }
+            auto at = std::find_if(freed_.begin(), freed_.end(), [&](const freed& f) { return f.where == where; });
+            if (at == freed_.end()) { at = freed_.insert(at, {where, 0, 0}); }
+            ++at->n;
+            at->bytes += static_cast<std::size_t>(bytes);
+        }
+    }
+    // The room there has to be beside that for `n` messages of `bytes`.
+    blocked wanted_by(detail::lot_base& l, std::size_t n, std::size_t bytes) const noexcept {
+        const auto at = std::find_if(freed_.begin(), freed_.end(), [&](const freed& f) { return f.where == l.bounds(); });
+        if (at == freed_.end()) { return {&l, n, bytes}; }
+        return {&l, n - std::min(n, at->n), bytes - std::min(bytes, at->bytes)};
     }
     detail::placed place(detail::ticket& t) {
         std::vector<detail::parcel> parcels;
@@ -353,7 +397,7 @@ private:
             if (p.taken) {
                 of[i]->placed_at(parcels[i].first);
             } else if (p.full && parcels[i].first == no_offset) { // the first that was refused
-                blocked_ = {of[i], of[i]->size(), of[i]->bytes()};
+                blocked_ = wanted_by(*of[i], of[i]->size(), of[i]->bytes());
                 break;
             }
         }
@@ -368,7 +412,7 @@ private:
             for (; n < lots_.size(); ++n) {
                 if (!lots_[n]->take()) {
                     const bool is_full = lots_[n]->inspect().kind() == errc{};
-                    if (is_full) { blocked_ = {lots_[n].get(), lots_[n]->size(), lots_[n]->bytes()}; }
+                    if (is_full) { blocked_ = wanted_by(*lots_[n], lots_[n]->size(), lots_[n]->bytes()); }
                     undo();
                     return {.full = is_full};
                 }
@@ -389,10 +433,8 @@ private:
     std::size_t steps_ = 0, bytes_ = 0;
     bool has_lost_ = false;
     state state_ = state::open;
-    struct blocked {
-        detail::lot_base* by = nullptr;
-        std::size_t n = 0, bytes = 0;
-    } blocked_;
+    blocked blocked_;
+    std::vector<freed> freed_;
 };
 
 namespace detail {

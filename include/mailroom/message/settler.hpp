@@ -62,6 +62,8 @@ public:
     /// It is held for `lease` from now, as it was before; or not, if whoever claimed it has left meanwhile.
     virtual void give_back(const handle&, duration) noexcept {}
     virtual settler_home home() const noexcept { return {}; }
+    /// Which bounds it makes room in when it is settled, and how many bytes; nullptr: in none.
+    virtual const void* room_of(const handle&, std::uint64_t& /*bytes*/) const noexcept { return nullptr; }
     /// Who decided about a delivery settled it: its body has gone.
     virtual bool is_over() const noexcept { return false; }
 

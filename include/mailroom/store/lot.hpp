@@ -72,6 +72,7 @@ public:
     std::size_t charge() const noexcept override { return to_.room().charge_for(bytes_); }
     void leave_out(id_set& others) override {
         now_ = to_.time_of().clock().now();
+        began_ = std::min(began_, now_);
         size_ = bytes_ = 0;
         for (const auto& p : all_) {
             p->is_left_out = false;
@@ -102,7 +103,8 @@ public:
                                             return next();
                                         });
     }
-    bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, failure& why) override {
+    void take_over(std::size_t bytes) noexcept override { to_.room().force(0, bytes); }
+    bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, duration limit, const stop_token& stop, failure& why) override {
         const auto has_budget = [&] { return budget() == nullptr || budget()->has_room(charge); };
         if (to_.journal() != nullptr && to_.journal()->has_pending() && to_.journal()->push()) { return true; }
         if (!std::exchange(has_caught_up_, true) && to_.next_due() <= to_.time_of().now()) {
@@ -120,7 +122,7 @@ public:
                 if (to_.stream_.closed()) { return errc::closed; }
                 return to_.room().has_room(head(), n, bytes) && has_budget() ? result<offset>(offset{0}) : result<offset>(errc::full);
             };
-            const auto done = to_.wait_for_room(look, n, clock::never, stop_token());
+            const auto done = to_.wait_for_room(look, n, limit == clock::never ? limit : later(began_, limit), stop);
             if (done) { return true; }
             why = done.error();
             return false;
@@ -221,7 +223,7 @@ private:
     std::size_t size_ = 0, bytes_ = 0;
     admission admit_;
     bool has_caught_up_ = false;
-    duration now_{}, sent_{};
+    duration now_{}, sent_{}, began_ = clock::never;
     typename stream<T>::taken place_{};
 };
 

@@ -142,6 +142,12 @@ public:
     }
     cursor& state_of_messages() noexcept { return cursor_; }
     source_base* attic() noexcept override { return this; }
+    const void* room_of(const handle& at, std::uint64_t& bytes) const noexcept override {
+        if (!bounds_.limited()) { return nullptr; }
+        bytes = at.turn != 0 ? static_cast<const entry*>(at.where)->bytes
+                             : static_cast<const block<T>*>(static_cast<const page*>(at.where)->block)->size_of(index_in_span(at.place));
+        return &bounds_;
+    }
 
     /// Whether a message without properties needs nothing but its place: the usual queue, bounded or not.
     bool is_plain() const noexcept { return is_plain_; }

@@ -45,6 +45,8 @@ public:
         if (!settled && !had_holder_) { to_.release(at_); } // ready at once, as what was in flight when a journal was opened
         delete this;
     }
+    /// As `settler::room_of`.
+    const void* room(std::uint64_t& bytes) const noexcept { return to_.room_of(at_, bytes); }
     settled_place place() const noexcept override { return {home_.changes, at_.place}; }
     bool has_lost() noexcept override { return to_.has_lost(at_); }
 
