@@ -10,6 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -428,6 +430,48 @@ TEST_CASE("journal backlog: compacting gives back the segment that was being wri
     for (const int expected : kept) { CHECK(q.try_pop()->body().value() == expected); }
     CHECK_FALSE(q.try_pop());
     CHECK(h.journal->recovered().clean);
+}
+
+TEST_CASE("journal backlog: many threads, each message once") {
+    home h;
+    queue<> q(*h.journal, "q", {.lease = 0s, .priorities = 3});
+    constexpr int senders = 2, each = 2000;
+    std::atomic<int> left{senders * each};
+    std::vector<std::atomic<int>> times(senders * each);
+    std::vector<std::thread> threads;
+    for (int who = 0; who < senders; ++who) {
+        threads.emplace_back([&, who] {
+            for (int i = 0; i < each; ++i) { q.send(tracked(who * each + i), {.priority = i % 3}); }
+        });
+    }
+    for (int who = 0; who < 2; ++who) {
+        threads.emplace_back([&, who] {
+            support::dice dice(support::seed() + static_cast<std::uint64_t>(who));
+            while (left.load() > 0) {
+                auto d = q.try_receive();
+                if (!d) {
+                    std::this_thread::yield();
+                } else if (dice.percent(20)) {
+                    d->release();
+                } else {
+                    ++times[static_cast<std::size_t>(d->body().value())];
+                    d->ack();
+                    --left;
+                }
+            }
+        });
+    }
+    threads.emplace_back([&] {
+        while (left.load() > 0) {
+            q.statistics();
+            std::size_t n = 0;
+            q.browse([&](const mailroom::message<tracked>& m, mailroom::message_state) { return m.body().value() >= 0 && ++n < 300; });
+        }
+    });
+    for (std::thread& t : threads) { t.join(); }
+    CHECK(std::all_of(times.begin(), times.end(), [](const auto& n) { return n == 1; }));
+    CHECK(q.statistics().acked == senders * each);
+    CHECK(tracked::faults() == 0);
 }
 
 TEST_CASE("journal backlog: random, against a map that keeps everything") {

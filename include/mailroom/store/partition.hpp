@@ -365,7 +365,7 @@ private:
         }
         if (rules_.bytes != 0) {
             first = bytes_.first_within(rules_.bytes, first, head, most, [this](offset from, offset until, auto tell) {
-                look_through(from, until, [&](offset o, const slot_block& b, std::uint32_t i) {
+                this->look_through(from, until, [&](offset o, const slot_block& b, std::uint32_t i) {
                     tell(o, b.size_of(i));
                     return true;
                 });
