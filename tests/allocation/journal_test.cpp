@@ -472,6 +472,33 @@ TEST_CASE("journal allocation: receiving what was there at an unclean stop") {
     });
 }
 
+TEST_CASE("journal allocation: a backlog that is noted, and loaded later") {
+    const auto many = [](world& w) {
+        some(w);
+        for (int i = 200; i < 300; ++i) { w.send(i, 50); }
+        w.send(300, 50, {.time_to_live = 24h}); // so all before it is looked at
+    };
+    whichever_fails("backlog", durability::none, true, false, many, [](world& w) {
+        w.attempt([&] { static_cast<void>(w.q->statistics()); });
+        for (int i = 0; i < 3; ++i) {
+            std::optional<delivery> d;
+            w.attempt([&] { d = w.q->try_receive(); });
+            if (!d) { continue; }
+            const int number = number_of(**d);
+            bool acked = false;
+            w.attempt([&] { acked = d->ack(); });
+            if (acked) { w.in_queue.settled(number); }
+        }
+        for (int i = 0; i < 70; ++i) {
+            std::optional<mailroom::message<std::string>> m;
+            w.attempt([&] { m = w.q->try_pop(); });
+            if (m) { w.in_queue.settled(number_of(m->body())); }
+        }
+        w.attempt([&] { w.q->browse([](const mailroom::message<std::string>&, mailroom::message_state) { return true; }); });
+        w.attempt([&] { w.j->flush(); });
+    });
+}
+
 TEST_CASE("journal allocation: seeking") {
     whichever_fails("seek", durability::commit, true, false, some, [](world& w) {
         w.attempt([&] { w.s->seek(mailroom::start::earliest); });
