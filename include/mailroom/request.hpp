@@ -725,7 +725,7 @@ class responding final : public engine<Req> {
                   "or with (const Req&, mailroom::reply<Rep>&)");
 
 public:
-    responding(memory_core<Req>& from, Fn&& fn, consume_options&& o) : engine<Req>(from, std::move(o)), core_(from), fn_(std::move(fn)) {}
+    responding(memory_core<Req>& from, Fn&& fn, consume_options&& o) : engine<Req>(from, std::move(o), true), core_(from), fn_(std::move(fn)) {}
     const response_counters& count() const noexcept { return count_; }
 
 private:

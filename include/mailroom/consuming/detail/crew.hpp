@@ -42,10 +42,7 @@ void engine<T>::labour(worker& self) noexcept {
     lock_type lock(mutex_);
     bool spun = false;
     while (!stopping_.load(std::memory_order_relaxed)) {
-        if (work(lock)) {
-            spun = false;
-            continue;
-        }
+        if (work(lock, spun)) { continue; }
         if (stopping_.load(std::memory_order_relaxed) || retires()) { break; }
         rest(lock, self, spun);
     }

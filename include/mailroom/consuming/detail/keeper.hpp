@@ -84,31 +84,30 @@ void engine<T>::begin_renewing() noexcept {
 
 template <class T>
 void engine<T>::renew(lock_type& lock, duration now) noexcept {
-    struct term {
-        offset place;
-        int partition;
-        std::uint32_t attempt;
-    };
     tick_at_ = clock::never;
     held_list<T> stale; // taken so long ago that the handlers in front of them must be stuck: somebody else may have them
-    std::vector<term> terms;
+    std::vector<held_term> terms;
     for (held<T>* h = taken_.first(); h != nullptr;) {
         held<T>* const next = h->next;
-        if (now - h->since >= std::max(processing_limit_, lease_)) { stale.push(*taken_.remove(*h)); }
+        if (now - h->since() >= std::max(processing_limit_, lease_)) { stale.push(*taken_.remove(*h)); }
         h = next;
     }
+    note_taken();
     try {
         terms.reserve(taken_.size() + running_.size());
-        for (const held<T>* h = taken_.first(); h != nullptr; h = h->next) { terms.push_back({h->place, h->partition, h->attempt}); }
+        held_term t;
+        for (const held<T>* h = taken_.first(); h != nullptr; h = h->next) {
+            if (h->read(t)) { terms.push_back(t); }
+        }
         for (const held<T>* h = running_.first(); h != nullptr; h = h->next) {
-            if (now - h->since < processing_limit_) { terms.push_back({h->place, h->partition, h->attempt}); }
+            if (h->read(t) && now - t.since < processing_limit_) { terms.push_back(t); }
         }
     } catch (...) { // two thirds of the leases are left
     }
     if (taken_.first() != nullptr || running_.first() != nullptr) { begin_renewing(); }
     activity here(present_, false);
     lock.unlock();
-    for (const term& t : terms) { source_->renew(t.place, t.partition, t.attempt, lease_); }
+    for (const held_term& t : terms) { source_->renew(t.place, t.partition, t.attempt, lease_); }
     lock.lock();
     give_back(lock, stale);
     here.end();
