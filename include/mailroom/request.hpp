@@ -75,15 +75,25 @@ template <class Rep>
 class call_of final : public call {
 public:
     /// Several answers are wanted. Before `open`; throws std::bad_alloc.
-    void expect_many() { more_ = std::make_unique<answers_in>(); }
+    void expect_many() {
+        more_ = std::make_unique<answers_in>();
+        this->take_several();
+    }
 
     /// An answer. False: nobody waits. `complete`: there may be no other.
     bool give(Rep&& value, bool& complete) {
         std::uint32_t before = 0;
         complete = true;
         if (!claim(before)) { return false; }
+        if constexpr (is_small) {
+            if (!this->takes_several()) {
+                std::construct_at(small_value(), std::move(value));
+                finish(before);
+                return true;
+            }
+        }
         try {
-            if (more_ != nullptr) {
+            if (this->takes_several()) {
                 const std::lock_guard lock(more_->mutex);
                 more_->waiting.emplace_back(std::move(value));
             } else {
@@ -94,7 +104,7 @@ public:
             finish(before);
             return false;
         }
-        if (more_ != nullptr) {
+        if (this->takes_several()) {
             complete = false;
             go_on(before);
         } else {
@@ -106,14 +116,22 @@ public:
     void end() noexcept {
         std::uint32_t before = 0;
         if (!claim(before)) { return; }
-        if (more_ == nullptr) { why_ = failure(errc::failed); }
+        if (!this->takes_several()) { why_ = failure(errc::failed); }
         finish(before);
     }
 
     /// Once it is done: the answer.
     result<Rep> take() {
-        if (why().kind() == errc{}) { return result<Rep>(std::move(*value_)); }
-        return result<Rep>(why());
+        if (why().kind() != errc{}) [[unlikely]] { return result<Rep>(why()); }
+        if constexpr (is_small) {
+            return result<Rep>(std::move(*small_value()));
+        } else {
+            return result<Rep>(std::move(*value_));
+        }
+    }
+    /// Asks for the line where the answer will be, before the caller looks at the call's state once more.
+    void expect_answer() const noexcept {
+        if constexpr (!is_small) { __builtin_prefetch(&why_, 1); }
     }
     bool has_more() noexcept {
         const std::lock_guard lock(more_->mutex);
@@ -139,6 +157,9 @@ private:
         std::mutex mutex;
         std::deque<Rep> waiting;
     };
+    static constexpr bool is_small = std::is_trivially_copyable_v<Rep> && sizeof(Rep) <= call::small && alignof(Rep) <= 8;
+    Rep* small_value() noexcept { return std::launder(reinterpret_cast<Rep*>(this->small_)); }
+
     std::optional<Rep> value_;
     std::unique_ptr<answers_in> more_;
 
@@ -151,7 +172,7 @@ class desk_of final : public desk {
 public:
     desk_of(clock& c, std::uint64_t address, source_base& home, cursor& from, alarm ring) : desk(c, type_name_v<Rep>, address, home, from, ring) {}
 
-    call_of<Rep>& take(bool lends) { return static_cast<call_of<Rep>&>(desk::take(lends)); }
+    call_of<Rep>& take() { return static_cast<call_of<Rep>&>(desk::take()); }
 
 private:
     call* at(std::size_t i) const noexcept override {
@@ -566,7 +587,7 @@ private:
     bool lends() const noexcept { return core_->journal() == nullptr; }
     result<Rep> ask(Req& what, duration limit, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return errc::closed; }
-        opened c(desk_->take(lends()));
+        opened c(desk_->take());
         if (failure why = send(c, what, limit, props, stop); why.kind() != errc{}) { return not_sent(c, std::move(why)); }
         // From here on the requester may go: only the call, and its desk, stay.
         c.stop_by(stop);
@@ -575,7 +596,7 @@ private:
     }
     answer<Rep> begin(Req& what, duration limit, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return answer<Rep>(failure(errc::closed)); }
-        opened c(desk_->take(lends()));
+        opened c(desk_->take());
         if (failure why = send(c, what, limit, props, stop); why.kind() != errc{}) { return answer<Rep>(not_sent(c, std::move(why))); }
         c.set_deadline(deadline_of(c, limit));
         c.stop_by(stop);
@@ -584,7 +605,7 @@ private:
     answers<Rep> begin_many(Req& what, duration limit, std::size_t most, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return answers<Rep>(failure(errc::closed)); }
         if (most == 0) { return answers<Rep>(failure(errc::invalid, "of no answers none is asked for")); }
-        opened c(desk_->take(lends()));
+        opened c(desk_->take());
         c->expect_many();
         if (failure why = send(c, what, limit, props, stop); why.kind() != errc{}) { return answers<Rep>(not_sent(c, std::move(why))); }
         c.set_deadline(deadline_of(c, limit));
@@ -612,11 +633,12 @@ private:
     // In memory: the call's own envelope goes with the message.
     result<offset> lend(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
         detail::envelope& e = c->cover;
+        c->lend();
         struct lent {
             call& of;
             std::unique_ptr<detail::envelope> cover;
             ~lent() {
-                if (cover.release() != nullptr) { of.let_go(); }
+                if (cover.release() != nullptr) { of.end_loan(); }
             }
         } way{*c, std::unique_ptr<detail::envelope>(&e)};
         if (desk_->closed()) { return errc::closed; }
@@ -746,7 +768,6 @@ private:
         bool known = false;
         if (cover != nullptr && cover->lent.home != nullptr) {
             asker.call = static_cast<detail::call*>(cover->lent.home);
-            asker.call->expect_answer();
             known = true;
         } else if ((asker.call = core_.meeting_point().find(p, known)) != nullptr) {
             asker.held = true;
@@ -764,7 +785,10 @@ private:
     static bool may_answer(detail::call* c) noexcept {
         if (c == nullptr || !c->is_wanted()) { return false; }
         const std::string_view wanted = c->at().type(), have = type_name_v<Rep>;
-        if (wanted == have) { return true; }
+        if (wanted.data() == have.data() || wanted == have) {
+            static_cast<call_of<Rep>*>(c)->expect_answer();
+            return true;
+        }
         try {
             c->fail(failure(errc::type_mismatch, "the responder answers with " + std::string(have) + ", not " + std::string(wanted)).from_afar());
         } catch (...) { c->fail(failure(errc::type_mismatch).from_afar()); }

@@ -16,10 +16,11 @@
 //
 //      Who moves it to `answering` (by CAS, so one) owns the place of the answer until he has stored `done`; before and after, the caller does.
 //      A time-out, a stop and the end of the requester or queue are answers like others, given by whoever notices.
-//   2. `holders_` counts who may touch a call: its caller, the message that has its envelope, and whoever found it by number and is answering.
-//      A call is used again only by a CAS of `holders_` from 0. So who holds it sees one request only, and the state can be trusted.
-//   3. A desk lives as long as its requester, and as any of its calls is held. It is not counted per call: at the end of the requester each
-//      call is marked, and who lets go of a marked one as the last lets go of the desk.
+//   2. A call is held by its caller, by whoever found it by number and is answering (`holders_` counts them), and by the message that has its
+//      envelope (`lent_`). It is used again only by a CAS of `holders_` from 0, and if `lent_` is 0 then. So who holds it sees one request only, and
+//      the state can be trusted. The two are apart because they end on different cores at about the same time: neither waits for the other's line.
+//   3. A desk lives as long as its requester, and as any of its calls is held. It is not counted per call: at the end of the requester both words
+//      of each call are marked, and who brings a marked one to 0 lets go of the desk, once for each word.
 //
 // Memory order
 //   - The answer is written between the CAS to `answering` (acquire: the caller has left that place) and the store of `done` (release); the
@@ -27,7 +28,7 @@
 //   - Going to sleep: the caller's CAS waiting -> sleeping and the answerer's CAS to `answering` are on one word. Either the caller's fails, and he
 //     sees that an answer is coming, or the answerer's sees `sleeping` and wakes him. The kernel compares the word once more.
 //   - What a call says to its answerer (the envelope) is published with the message, by the stream's release of its slot.
-//   - `take_back` and the caller let go by `fetch_sub(acq_rel)`; the CAS from 0 (acquire) sees all that both have done.
+//   - `take_back` and the caller let go by `fetch_sub(acq_rel)`; the CAS from 0 and the look at `lent_` (acquire) see all that both have done.
 //   - Closing: the caller stores `waiting`, then loads `closed_`; the closer stores `closed_`, then loads the words; all are sequentially consistent.
 //     So either the caller sees that it is closed, or the closer sees the call and answers it.
 //
@@ -89,10 +90,10 @@ public:
     void finish(std::uint32_t before) noexcept { move_on(before, done); }
     /// There may be further answers.
     void go_on(std::uint32_t before) noexcept { move_on(before, waiting); }
-    /// Asks for the line where the answer will be, before the caller looks at the call's state once more.
-    void expect_answer() const noexcept { __builtin_prefetch(&why_, 1); }
     /// Asks for the line of a call that will be used next.
     void expect_use() const noexcept { __builtin_prefetch(&word_, 1); }
+    /// Whether its caller takes more than one answer. Constant while it is out.
+    bool takes_several() const noexcept { return takes_several_; }
     /// Answers with a failure. False: it has been answered, or nobody waits.
     bool fail(failure why) noexcept {
         std::uint32_t before = 0;
@@ -120,12 +121,18 @@ public:
 
     // ----------------------------------------------------------------------------------------------------------------- for who asks
 
-    /// True: it is the caller's, with a hold for him, and, if it lends its envelope, one for the message.
-    bool try_take(bool lends) noexcept {
+    /// True: it is the caller's, with a hold for him.
+    bool try_take() noexcept {
+        if (holders_.load(std::memory_order_relaxed) != 0 || lent_.load(std::memory_order_relaxed) != 0) { return false; }
         std::uint32_t none = 0;
-        return holders_.load(std::memory_order_relaxed) == 0 &&
-               holders_.compare_exchange_strong(none, lends ? 2 : 1, std::memory_order_acquire, std::memory_order_relaxed);
+        if (!holders_.compare_exchange_strong(none, 1, std::memory_order_acquire, std::memory_order_relaxed)) { return false; }
+        if (lent_.load(std::memory_order_acquire) == 0) { return true; }
+        let_go(); // somebody else took it, sent it, and gave up, in between
+        return false;
     }
+    /// Its envelope goes with a message, which holds it from now on.
+    void lend() noexcept { lent_.store(1, std::memory_order_relaxed); }
+    void take_several() noexcept { takes_several_ = true; }
     /// A request begins.
     void open() {
         number_.store(number_.load(std::memory_order_relaxed) + generation_step, std::memory_order_relaxed);
@@ -195,6 +202,7 @@ public:
     /// The caller is through with it: it is done or gone. Writes no more than it has to, for the line may be on its way to the next.
     void close() noexcept {
         if (why_.kind() != errc{}) { why_ = failure(errc{}); }
+        takes_several_ = false;
         let_go();
     }
     const failure& why() const noexcept { return why_; }
@@ -202,8 +210,9 @@ public:
     void take_back(envelope&) noexcept override {
         // The message ended. Whoever waits in a thread need not wait any longer; no foreign code may run here, so others wait until their time is over.
         if (is_wanted()) { lose(); }
-        let_go();
+        end_loan();
     }
+    void end_loan() noexcept;
 
     /// What became of the requests that used this place. Written by their callers, one at a time.
     struct tally {
@@ -224,6 +233,7 @@ protected:
 private:
     friend class desk;
     static constexpr std::uint32_t orphaned = std::uint32_t{1} << 31;
+    static constexpr std::uint16_t orphaned_loan = std::uint16_t{1} << 15;
     static constexpr unsigned index_bits = 20;
     static constexpr std::uint64_t generation_step = std::uint64_t{1} << index_bits;
 
@@ -231,6 +241,10 @@ private:
 
     static bool is_open(std::uint32_t s) noexcept { return s == waiting || s == sleeping || s == hooked; }
     void move_on(std::uint32_t before, state to) noexcept {
+        if (before == waiting) [[likely]] {
+            word_.store(to, std::memory_order_release);
+            return;
+        }
         clock& c = *clock_;
         waiter* const hook = before == hooked ? hook_ : nullptr;
         word_.store(to, std::memory_order_release); // from here on it may be used again: only its address is
@@ -266,22 +280,29 @@ private:
         }
     }
 
-    // In one line with the beginning of the envelope, which is written as the message is sent, and read by who answers.
+    // One line: what asking writes and answering reads, and the other way round. With it the beginning of the envelope.
     std::atomic<std::uint32_t> word_{idle};
-    std::atomic<std::uint32_t> holders_{0};
-    clock* clock_ = nullptr;
+    std::atomic<std::uint16_t> lent_{0};
+    bool takes_several_ = false;
     desk* desk_ = nullptr;
+
+protected:
+    /// Where an answer is written that is no larger.
+    static constexpr std::size_t small = 16;
+    alignas(8) std::byte small_[small];
 
 public:
     envelope cover; // what it lends
 
 private:
     // Only the caller writes these, some after the message was sent: not where it is in the way of who answers.
-    alignas(64) std::atomic<std::uint64_t> number_{0}; // generation and place on the desk
+    alignas(64) std::atomic<std::uint32_t> holders_{0};
+    clock* clock_ = nullptr;
+    std::atomic<std::uint64_t> number_{0}; // generation and place on the desk
     std::atomic<offset> place_{no_offset};
+    waiter* hook_ = nullptr;
     std::atomic<std::uint64_t> asked_{0}, answered_{0}, failed_{0}, timed_out_{0};
     std::atomic<std::uint64_t> late_{0}; // this one is written by whoever is late
-    waiter* hook_ = nullptr;
     // guarded by the desk's mutex: its place among the timers
     duration deadline_ = clock::never;
     bool timed_ = false;
@@ -334,7 +355,9 @@ public:
         }
         each([this](call& c) {
             refer();
-            if ((c.holders_.fetch_or(call::orphaned, std::memory_order_acq_rel) & ~call::orphaned) == 0) { unrefer(); }
+            if (c.holders_.fetch_or(call::orphaned, std::memory_order_acq_rel) == 0) { unrefer(); }
+            refer();
+            if (c.lent_.fetch_or(call::orphaned_loan, std::memory_order_acq_rel) == 0) { unrefer(); }
         });
         unrefer();
     }
@@ -424,18 +447,18 @@ protected:
     virtual std::size_t make_chunk(std::size_t chunk) = 0;
 
     /// A call for the caller, who holds it. Throws std::bad_alloc, and errc::full for a million calls at once.
-    call& take(bool lends) {
+    call& take() {
         const std::size_t n = size_.load(std::memory_order_acquire);
         const std::size_t from = hint_.load(std::memory_order_relaxed);
         for (std::size_t k = 0, i = from; k < n; ++k) {
             i = i + 1 < n ? i + 1 : 0;
-            if (call* const c = at(i); c->try_take(lends)) {
+            if (call* const c = at(i); c->try_take()) {
                 hint_.store(i, std::memory_order_relaxed);
                 at(i + 1 < n ? i + 1 : 0)->expect_use();
                 return *c;
             }
         }
-        return grow(lends);
+        return grow();
     }
 
 private:
@@ -444,7 +467,7 @@ private:
         if (home_ != nullptr) { home_->refer(); }
         return home_;
     }
-    call& grow(bool lends) {
+    call& grow() {
         const std::lock_guard lock(mutex_);
         const std::size_t n = size_.load(std::memory_order_relaxed);
         const std::size_t chunk = chunk_of(n);
@@ -457,7 +480,7 @@ private:
             c->number_.store(i, std::memory_order_relaxed);
             c->cover.props.reply_to = name_;
         }
-        at(n)->try_take(lends);
+        at(n)->try_take();
         size_.store(n + more, std::memory_order_release);
         return *at(n);
     }
@@ -492,6 +515,9 @@ private:
 
 inline void call::let_go() noexcept {
     if (holders_.fetch_sub(1, std::memory_order_acq_rel) == (orphaned | 1u)) { desk_->unrefer(); }
+}
+inline void call::end_loan() noexcept {
+    if (lent_.fetch_sub(1, std::memory_order_acq_rel) == (orphaned_loan | 1u)) { desk_->unrefer(); }
 }
 
 /// All desks of those who ask through one queue.
