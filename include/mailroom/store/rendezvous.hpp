@@ -175,11 +175,7 @@ public:
     /// As long as it takes another core to answer at once.
     bool wait_briefly() const noexcept {
         if (clock_->patience() == duration::zero()) { return is_done(); }
-        for (unsigned i = 0; i < brief; ++i) {
-            if (is_done()) { return true; }
-            pause();
-        }
-        return false;
+        return brief_look::look([this]() noexcept { return is_done(); });
     }
     /// `w` is woken once it is done. False: it is already.
     bool hook(waiter& w) noexcept {
@@ -236,8 +232,6 @@ private:
     static constexpr std::uint16_t orphaned_loan = std::uint16_t{1} << 15;
     static constexpr unsigned index_bits = 20;
     static constexpr std::uint64_t generation_step = std::uint64_t{1} << index_bits;
-
-    static constexpr unsigned brief = 64;
 
     static bool is_open(std::uint32_t s) noexcept { return s == waiting || s == sleeping || s == hooked; }
     void move_on(std::uint32_t before, state to) noexcept {

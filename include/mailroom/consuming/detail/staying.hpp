@@ -10,6 +10,7 @@
 #pragma once
 
 #include <mailroom/base/clock.hpp>
+#include <mailroom/base/wait.hpp>
 #include <mailroom/consuming/detail/engine_class.hpp>
 
 #include <atomic>
@@ -44,11 +45,7 @@ template <class T>
 bool engine<T>::linger() noexcept {
     const duration patience = clock_.patience();
     if (patience == duration::zero() || lingering_.exchange(true, std::memory_order_relaxed)) { return false; }
-    bool found = false;
-    for (int i = 0; i < 64 && !found; ++i) {
-        pause();
-        found = source_->glance();
-    }
+    bool found = brief_look::look([this]() noexcept { return source_->glance(); });
     const duration until = found ? duration::min() : clock_.now() + patience;
     while (!found && may_stay() && clock_.now() < until) {
         clock_.relax(64);
