@@ -137,6 +137,72 @@ TEST_CASE("request: what a responder throws travels back, and is told apart") {
     CHECK(ask.statistics().failed + ask.statistics().timed_out == 3);
 }
 
+TEST_CASE("request: where the answer is void, that it is done") {
+    queue<int> q;
+    std::atomic<int> sum{0};
+    responder serve{q, [&](const int& n) {
+                        if (n < 0) { throw mailroom::error(errc::invalid, "negative"); }
+                        sum += n;
+                    }};
+    static_assert(std::is_same_v<decltype(serve), responder<int, void>>);
+    requester<int, void> ask{q};
+    const result<void> done = ask(5, 20s);
+    CHECK(done);
+    CHECK(sum == 5);
+    const result<void> wrong = ask(-1, 20s);
+    CHECK(wrong.error() == errc::invalid);
+    CHECK(std::string(wrong.error().what()) == "negative");
+    CHECK(wrong.error().travelled());
+    CHECK(ask.async(6, 20s).wait());
+    CHECK(sum == 11);
+    std::atomic<int> told{0};
+    ask.async(1, 20s).then([&](const result<void>& r) { told = r ? 1 : 2; });
+    CHECK(eventually([&] { return told == 1; }));
+    std::atomic<int> awaited{0};
+    const task t = [](requester<int, void>& r, std::atomic<int>& out) -> task {
+        const result<void> first = co_await r.async(2, 20s);
+        auto second = r.async(-2, 20s);
+        const result<void> failed = co_await second;
+        out = first && failed.error() == errc::invalid ? 1 : 2;
+    }(ask, awaited);
+    CHECK(eventually([&] { return t.done(); }));
+    CHECK(awaited == 1);
+    auto all = ask.many(3, 20s);
+    CHECK(all.receive()->has_value());
+    CHECK_FALSE(all.receive());
+    CHECK(eventually([&] { return serve.statistics().answered == 5; }));
+    CHECK(serve.drain(20s)); // nobody resumes a coroutine any more
+    CHECK(ask.statistics().answered == 5);
+}
+
+TEST_CASE("request: where the answer is void, it may come several times, or as a result") {
+    queue<int> q;
+    requester<int, void> ask{q};
+    {
+        responder<int, void> several{q, [](const int& n, reply<void>& out) {
+                                         for (int i = 0; i < n && out.send(); ++i) {}
+                                     }};
+        int ticks = 0;
+        for (const auto& r : ask.many(4, 20s)) { ticks += r.has_value(); }
+        CHECK(ticks == 4);
+        CHECK(ask(1, 20s));
+        CHECK(ask(0, 20s).error() == errc::failed); // it ended without
+    }
+    {
+        responder one{q, [](const int& n) -> result<void> {
+                          if (n == 0) { return mailroom::failure(errc::not_found, "no zero"); }
+                          return {};
+                      }};
+        static_assert(std::is_same_v<decltype(one), responder<int, void>>);
+        CHECK(ask(1, 20s));
+        CHECK(std::string(ask(0, 20s).error().what()) == "no zero");
+    }
+    responder<int, void> ignored{q, [](const int& n) { return n; }}; // what it returns is of no interest
+    CHECK(ask(1, 20s));
+    requester<int, int> other{q};
+    CHECK(other(1, 20s).error() == errc::type_mismatch);
+}
+
 TEST_CASE("request: a responder may return a result") {
     queue<int> q;
     responder serve{q, [](const int& n) -> result<int> {
