@@ -762,6 +762,40 @@ TEST_CASE("journal: nobody answers in time: withdrawn, no dead letter; a late an
     CHECK(ask(6, 1h).error() == errc::closed);
 }
 
+TEST_CASE("journal: a request whose id is known is answered at once, also after a restart, and the original stays") {
+    manual_clock clock{1h};
+    simulated_files disk;
+    const mailroom::queue_options<int> options{.deduplicate = {.window = 24h}};
+    const mailroom::properties named{.id = "x"};
+    {
+        stored journal("journal", {.clock = &clock}, disk);
+        queue<int, stored> q{journal, "requests", options};
+        requester<int, int> ask{q};
+        auto original = ask.async(1, 10h, named);
+        const auto again = ask(1, 1h, named);
+        CHECK(again.error() == errc::already_exists);
+        CHECK_FALSE(again.error().travelled());
+        CHECK(ask.many(1, 1h, 9, named).receive()->error() == errc::already_exists);
+        CHECK(q.statistics().ready == 1);
+        CHECK(q.statistics().duplicates == 2);
+        responder<int, int> serve{q, twice};
+        CHECK(original.wait() == 2);
+        CHECK(ask(1, 1h, named).error() == errc::already_exists); // answered, and known still
+        serve.drain(20s);
+        auto left = ask.async(2, 10h, mailroom::properties{.id = "y"});
+        disk.process_kill();
+    }
+    stored journal("journal", {.clock = &clock}, disk);
+    queue<int, stored> q{journal, "requests", options};
+    requester<int, int> ask{q};
+    CHECK(ask(1, 1h, named).error() == errc::already_exists);
+    CHECK(ask(2, 1h, mailroom::properties{.id = "y"}).error() == errc::already_exists);
+    CHECK(q.statistics().ready == 1); // it is not taken out by the one who was refused
+    clock.advance(25h);
+    responder<int, int> serve{q, twice};
+    CHECK(ask(1, 1h, named) == 2);
+}
+
 TEST_CASE("request: many requesters, many responders, times that run out: each answer is its own, nothing is left") {
     const std::size_t rounds = support::scaled(400);
     queue<std::pair<int, int>> q({.max_messages = 64});

@@ -118,9 +118,8 @@ private:
             outcome_.reset();
             return out;
         }
-        if (auto value = call_->take_more()) {
-            std::optional<result<Rep>> out(detail::as_result<Rep>(std::move(*value)));
-            if (--left_ == 0) { call_.conclude(errc{}); }
+        if (std::optional<result<Rep>> out = call_->take_more()) {
+            if (out->has_value() && --left_ == 0) { call_.conclude(errc{}); }
             return out;
         }
         const failure why = call_->why();

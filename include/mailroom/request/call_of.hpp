@@ -10,7 +10,7 @@
 #include <mailroom/base/stop_token.hpp>
 #include <mailroom/base/type_name.hpp>
 #include <mailroom/base/wait.hpp>
-#include <mailroom/message/traits.hpp>
+#include <mailroom/sending.hpp>
 #include <mailroom/store/rendezvous.hpp>
 
 #include <array>
@@ -25,6 +25,7 @@
 #include <optional>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace mailroom {
 
@@ -56,7 +57,7 @@ class call_of final : public call {
 public:
     /// Several answers are wanted. Before `open`; throws std::bad_alloc.
     void expect_many() {
-        more_ = std::make_unique<answers_in>();
+        if (more_ == nullptr) { more_ = std::make_unique<answers_in>(); }
         this->take_several();
     }
 
@@ -75,7 +76,7 @@ public:
         try {
             if (this->takes_several()) {
                 const std::lock_guard lock(more_->mutex);
-                more_->waiting.emplace_back(std::move(value));
+                more_->waiting.emplace_back(as_result<Rep>(std::move(value)));
             } else {
                 value_.emplace(std::move(value));
             }
@@ -92,12 +93,60 @@ public:
         }
         return true;
     }
-    /// There are no further answers. For one that had none, that is a failure.
-    void end() noexcept {
+    /// Of several who are asked, these are there; before `open`. Throws std::bad_alloc.
+    void expect_from(rendezvous& there) {
+        more_ = std::make_unique<answers_in>();
+        more_->awaited = there.who_answers();
+        this->gather();
+    }
+    /// After `open`: of those some may be gone. Who goes from now on says so.
+    void expect_no_others(rendezvous& there) noexcept {
         std::uint32_t before = 0;
         if (!claim(before)) { return; }
+        there.keep_who_answers(more_->awaited);
+        go_on_silently(before);
+    }
+    /// There are no further answers, of one who was asked. For one that had none, that is a failure.
+    void end_from(const void* whom) noexcept override {
+        std::uint32_t before = 0;
+        if (!is_wanted() || !claim(before)) { return; }
+        if (this->gathers()) {
+            if (!is_last(whom)) {
+                go_on_silently(before);
+                return;
+            }
+        }
         if (!this->takes_several()) { why_ = failure(errc::failed); }
         finish(before);
+    }
+    /// One of those who were asked failed. False: nobody waits.
+    bool fail_from(const void* whom, failure why) noexcept override {
+        std::uint32_t before = 0;
+        if (!claim(before)) { return false; }
+        if (!this->gathers()) {
+            why_ = std::move(why);
+            finish(before);
+            return true;
+        }
+        const bool last = is_last(whom);
+        const bool alone = more_->awaited.empty();
+        if (this->takes_several()) {
+            try {
+                const std::lock_guard lock(more_->mutex);
+                more_->waiting.emplace_back(std::move(why));
+            } catch (...) { // no memory: it did not answer
+            }
+        } else if (alone) {
+            why_ = std::move(why);
+        }
+        if (last || (alone && !this->takes_several())) {
+            finish(before);
+        } else if (this->takes_several()) {
+            go_on(before);
+        } else {
+            go_on_silently(before);
+        }
+        return true;
     }
 
     /// Once it is done: the answer.
@@ -117,9 +166,9 @@ public:
         const std::lock_guard lock(more_->mutex);
         return !more_->waiting.empty();
     }
-    std::optional<value_type> take_more() {
+    std::optional<result<Rep>> take_more() {
         const std::lock_guard lock(more_->mutex);
-        std::optional<value_type> out;
+        std::optional<result<Rep>> out;
         if (!more_->waiting.empty()) {
             out.emplace(std::move(more_->waiting.front()));
             more_->waiting.pop_front();
@@ -135,8 +184,11 @@ public:
 private:
     struct answers_in {
         std::mutex mutex;
-        std::deque<value_type> waiting;
+        std::deque<result<Rep>> waiting;
+        std::vector<const void*> awaited; // who is asked and has not ended; whoever has claimed the call
     };
+    // Whether nobody who was asked is left to end.
+    bool is_last(const void* whom) noexcept { return std::erase(more_->awaited, whom) != 0 && more_->awaited.empty(); }
     static constexpr bool is_small = std::is_trivially_copyable_v<value_type> && sizeof(value_type) <= call::small && alignof(value_type) <= 8;
     value_type* small_value() noexcept { return reinterpret_cast<value_type*>(this->small_); }
 
@@ -150,7 +202,7 @@ public:
 template <class Rep>
 class desk_of final : public desk {
 public:
-    desk_of(clock& c, std::uint64_t address, source_base& home, cursor& from, alarm ring) : desk(c, type_name_v<Rep>, address, home, from, ring) {}
+    desk_of(clock& c, std::uint64_t address, source_base& home, cursor* from, alarm ring) : desk(c, type_name_v<Rep>, address, home, from, ring) {}
 
     call_of<Rep>& take() { return static_cast<call_of<Rep>&>(desk::take()); }
 

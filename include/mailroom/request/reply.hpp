@@ -38,7 +38,7 @@ public:
 private:
     template <class, class, class>
     friend class detail::responding;
-    reply(detail::call_of<Rep>* c, const properties& p) noexcept : call_(c), props_(&p) {}
+    reply(detail::call_of<Rep>* c, const void* whom, const properties& p) noexcept : call_(c), whom_(whom), props_(&p) {}
 
     bool give(value_type&& value) {
         if (call_ != nullptr && call_->give(std::move(value), complete_)) { return true; }
@@ -50,9 +50,9 @@ private:
         bool told = false;
         if (call_ != nullptr) {
             try {
-                told = call_->fail(failure(kind, sentence).from_afar());
+                told = call_->fail_from(whom_, failure(kind, sentence).from_afar());
             } catch (...) { // no memory for the sentence
-                told = call_->fail(failure(kind).from_afar());
+                told = call_->fail_from(whom_, failure(kind).from_afar());
             }
             if (!told) { call_->note_late(); }
         }
@@ -60,10 +60,11 @@ private:
     }
 
     void end() noexcept {
-        if (call_ != nullptr && !complete_) { call_->end(); }
+        if (call_ != nullptr && !complete_) { call_->end_from(whom_); }
     }
 
     detail::call_of<Rep>* call_;
+    const void* whom_; // of several who are asked
     const properties* props_;
     std::uint64_t unclaimed_ = 0;
     bool complete_ = false;

@@ -12,7 +12,10 @@
 #include <mailroom/request/answer.hpp>
 #include <mailroom/request/answers.hpp>
 #include <mailroom/request/call_of.hpp>
+#include <mailroom/store/memory.hpp>
 #include <mailroom/store/rendezvous.hpp>
+#include <mailroom/store/topic_core.hpp>
+#include <mailroom/topic.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -43,22 +46,24 @@ public:
     /// Asks through `requests`, which it may outlive (then: errc::closed). No thread. Throws std::bad_alloc.
     template <class Persistence>
     requires(!detail::is_transient<Persistence>) explicit(false) requester(queue<Req, Persistence>& requests)
-        : core_(&detail::endpoint_access::core(requests)) {
-        detail::rendezvous& there = core_->meeting_point();
-        desk_ = new detail::desk_of<Rep>(core_->time(), there.new_address(this), *core_, core_->state_of_messages(), &requester::ring);
-        try {
-            there.enter(*desk_);
-        } catch (...) {
-            desk_->unrefer();
-            throw;
-        }
-        core_->refer();
+        : queue_(&detail::endpoint_access::core(requests)) {
+        begin(*queue_, queue_->time(), &queue_->state_of_messages(), &requester::ring<detail::memory_core<Req>>);
     }
-    requester(requester&& other) noexcept : core_(std::exchange(other.core_, nullptr)), desk_(std::exchange(other.desk_, nullptr)) {}
+    /// Asks all subscriptions of a topic that have a responder.
+    template <class Persistence>
+    requires(!detail::is_transient<Persistence>) explicit(false) requester(topic<Req, Persistence>& requests)
+        : topic_(&detail::endpoint_access::core(requests)) {
+        begin(*topic_, topic_->times().clock(), nullptr, &requester::ring<detail::topic_core<Req>>);
+    }
+    requester(requester&& other) noexcept
+        : queue_(std::exchange(other.queue_, nullptr)), topic_(std::exchange(other.topic_, nullptr)), there_(std::exchange(other.there_, nullptr)),
+          desk_(std::exchange(other.desk_, nullptr)) {}
     requester& operator=(requester&& other) noexcept {
         if (this != &other) {
             close();
-            core_ = std::exchange(other.core_, nullptr);
+            queue_ = std::exchange(other.queue_, nullptr);
+            topic_ = std::exchange(other.topic_, nullptr);
+            there_ = std::exchange(other.there_, nullptr);
             desk_ = std::exchange(other.desk_, nullptr);
         }
         return *this;
@@ -113,18 +118,34 @@ public:
     /// Whoever waits gets errc::closed, and so does whoever asks. What is out is withdrawn.
     void close() noexcept {
         if (desk_ == nullptr) { return; }
-        core_->meeting_point().leave(*desk_);
+        there_->leave(*desk_);
         std::exchange(desk_, nullptr)->leave();
-        std::exchange(core_, nullptr)->unrefer();
+        if (queue_ != nullptr) { std::exchange(queue_, nullptr)->unrefer(); }
+        if (topic_ != nullptr) { std::exchange(topic_, nullptr)->unrefer(); }
     }
 
 private:
     using call = detail::call_of<Rep>;
     using opened = detail::open_call<Rep>;
 
-    static void ring(detail::source_base& home, duration deadline) noexcept { static_cast<detail::memory_core<Req>&>(home).watch_call(deadline); }
+    template <class Core>
+    void begin(Core& core, clock& time, detail::cursor* mine, void (*alarm)(detail::source_base&, duration) noexcept) {
+        there_ = &core.meeting_point();
+        desk_ = new detail::desk_of<Rep>(time, there_->new_address(this), core, mine, alarm);
+        try {
+            there_->enter(*desk_);
+        } catch (...) {
+            desk_->unrefer();
+            throw;
+        }
+        core.refer();
+    }
+    template <class Core>
+    static void ring(detail::source_base& home, duration deadline) noexcept {
+        static_cast<Core&>(home).watch_call(deadline);
+    }
 
-    bool lends() const noexcept { return core_->journal() == nullptr; }
+    bool lends() const noexcept { return queue_ != nullptr && queue_->journal() == nullptr; }
     result<Rep> ask(Req& what, duration limit, properties* props, const stop_token& stop) {
         if (desk_ == nullptr) { return errc::closed; }
         opened c(desk_->take());
@@ -159,10 +180,12 @@ private:
 
     /// errc{}: the request is on its way, and the deadline known.
     failure send(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
+        if (topic_ != nullptr) { c->expect_from(*there_); }
         c->open();
+        if (topic_ != nullptr) { c->expect_no_others(*there_); }
         result<offset> place = lends() ? lend(c, what, limit, props, stop) : store(c, what, limit, props, stop);
         if (!place) { return stop.stop_requested() && place.error() == errc::full ? failure(errc::cancelled) : place.error(); }
-        if (*place == no_offset) { return failure(errc::full, "the queue is full, and its overflow rule dropped the request"); }
+        if (*place == no_offset) { return failure(errc::full, "the endpoint is full, and its overflow rule dropped the request"); }
         c->sent_to(*place);
         return errc{};
     }
@@ -190,30 +213,35 @@ private:
         detail::write_call_number(e.props.correlation_id, c->number());
         e.due = duration::min();
         e.expires = duration::max();
-        if (auto wrong = core_->objection(what, e.props)) { return *std::move(wrong); }
-        result<offset> place = core_->try_covered(what, way.cover);
-        if (!place && place.error() == errc::full && limit > duration::zero() && core_->blocks()) {
-            c.set_deadline(detail::deadline_after(core_->time(), limit));
-            place = core_->send_covered(what, way.cover, c.deadline(), stop);
+        if (auto wrong = queue_->objection(what, e.props)) { return *std::move(wrong); }
+        result<offset> place = queue_->try_covered(what, way.cover);
+        if (!place && place.error() == errc::full && limit > duration::zero() && queue_->blocks()) {
+            c.set_deadline(detail::deadline_after(queue_->time(), limit));
+            place = queue_->send_covered(what, way.cover, c.deadline(), stop);
         }
-        if (place && *place != no_offset && way.cover != nullptr) {
-            return failure(errc::already_exists, "the id of the request is that of an earlier one");
-        }
+        if (place && *place != no_offset && way.cover != nullptr) { return known_already(); }
         return place;
     }
-    // In a journal: what belongs to the call is said by its properties.
+    // In a journal, or to several: what belongs to the call is said by its properties.
     result<offset> store(opened& c, Req& what, duration limit, properties* props, const stop_token& stop) {
         if (desk_->closed()) { return errc::closed; }
         properties all = props != nullptr ? std::move(*props) : properties();
         all.reply_to = desk_->name();
         detail::write_call_number(all.correlation_id, c->number());
         if (all.time_to_live == duration::zero() && limit != clock::never) { all.time_to_live = std::max(limit, duration(1)); }
-        if (auto wrong = core_->objection(what, all)) { return *std::move(wrong); }
-        c.set_deadline(detail::deadline_after(core_->time(), limit));
-        return core_->send(what, &all, c.deadline(), stop);
+        if (auto wrong = topic_ != nullptr ? topic_->objection(what, all) : queue_->objection(what, all)) { return *std::move(wrong); }
+        c.set_deadline(detail::deadline_after(c->time(), limit));
+        bool is_new = false;
+        result<offset> place = topic_ != nullptr ? topic_->pick(&all).send_new(what, all, c.deadline(), stop, is_new)
+                                                 : queue_->send_new(what, all, c.deadline(), stop, is_new);
+        if (place && *place != no_offset && !is_new) { return known_already(); }
+        return place;
     }
+    static failure known_already() { return failure(errc::already_exists, "the id of the request is that of an earlier one"); }
 
-    detail::memory_core<Req>* core_;
+    detail::memory_core<Req>* queue_ = nullptr; // one of the two
+    detail::topic_core<Req>* topic_ = nullptr;
+    detail::rendezvous* there_ = nullptr;
     detail::desk_of<Rep>* desk_ = nullptr;
 };
 

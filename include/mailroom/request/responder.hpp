@@ -14,6 +14,8 @@
 #include <mailroom/request/call_of.hpp>
 #include <mailroom/request/reply.hpp>
 #include <mailroom/store/rendezvous.hpp>
+#include <mailroom/store/source.hpp>
+#include <mailroom/subscription.hpp>
 
 #include <atomic>
 #include <cstdint>
@@ -58,8 +60,22 @@ class responding final : public engine<Req> {
                   "or with (const Req&, mailroom::reply<Rep>&)");
 
 public:
-    responding(memory_core<Req>& from, Fn&& fn, consume_options&& o) : engine<Req>(from, std::move(o), true), core_(from), fn_(std::move(fn)) {}
+    /// `whom`: a subscription, each of which is given what is asked; nullptr for a queue.
+    responding(source<Req>& from, rendezvous& there, const void* whom, Fn&& fn, consume_options&& o)
+        : engine<Req>(from, std::move(o), true), there_(there), whom_(whom), from_(&from), kept_(from), fn_(std::move(fn)) {
+        if (whom_ != nullptr) { there_.come_to_answer(whom_, from_); }
+    }
+    ~responding() { leave(); }
     const response_counters& count() const noexcept { return count_; }
+    /// It answers no more, and what it was asked it has answered. One call has an effect.
+    void leave() noexcept {
+        if (whom_ != nullptr && !left_.exchange(true, std::memory_order_relaxed)) { there_.leave_answering(whom_, from_); }
+    }
+    bool drain(duration limit) noexcept override {
+        if (!engine<Req>::drain(limit)) { return false; }
+        leave();
+        return true;
+    }
 
 private:
     static void add(std::atomic<std::uint64_t>& to, std::uint64_t n = 1) noexcept {
@@ -80,20 +96,20 @@ private:
         if (cover != nullptr && cover->lent.home != nullptr) {
             asker.call = static_cast<detail::call*>(cover->lent.home);
             known = true;
-        } else if ((asker.call = core_.meeting_point().find(p, known)) != nullptr) {
+        } else if ((asker.call = there_.find(p, known)) != nullptr) {
             asker.held = true;
         }
-        if (known && !may_answer(asker.call)) {
+        if (known && !may_answer(asker.call, whom_)) {
             add(count_.skipped);
         } else {
-            reply<Rep> out(static_cast<detail::call_of<Rep>*>(asker.call), p);
+            reply<Rep> out(static_cast<detail::call_of<Rep>*>(asker.call), whom_, p);
             respond(**request, out);
             add(count_.unclaimed, out.unclaimed_);
         }
         request->ack(); // the answer is given before: who crashes in between answers again
     }
     // Whether somebody waits, and for what we have.
-    static bool may_answer(detail::call* c) noexcept {
+    static bool may_answer(detail::call* c, const void* whom) noexcept {
         if (c == nullptr || !c->is_wanted()) { return false; }
         const std::string_view wanted = c->at().type(), have = type_name_v<Rep>;
         if (wanted.data() == have.data() || wanted == have) {
@@ -101,8 +117,9 @@ private:
             return true;
         }
         try {
-            c->fail(failure(errc::type_mismatch, "the responder answers with " + std::string(have) + ", not " + std::string(wanted)).from_afar());
-        } catch (...) { c->fail(failure(errc::type_mismatch).from_afar()); }
+            c->fail_from(
+                whom, failure(errc::type_mismatch, "the responder answers with " + std::string(have) + ", not " + std::string(wanted)).from_afar());
+        } catch (...) { c->fail_from(whom, failure(errc::type_mismatch).from_afar()); }
         return false;
     }
     void respond(const Req& what, reply<Rep>& out) noexcept {
@@ -157,12 +174,17 @@ private:
         add(count_.answered);
     }
     void drop_handler() noexcept override {
+        leave();
         fn_.reset();
         detail::engine<Req>::drop_handler();
     }
 
-    memory_core<Req>& core_; // the engine keeps it
-    std::optional<Fn> fn_;   // until nothing runs any more
+    rendezvous& there_; // of the source, or what that keeps
+    const void* const whom_;
+    std::atomic<bool> left_{false};
+    const void* const from_;
+    source_ref<Req> kept_; // as long as this may say that it leaves
+    std::optional<Fn> fn_; // until nothing runs any more
     response_counters count_;
 };
 
@@ -205,12 +227,16 @@ public:
         : responder(requests, std::move(fn), consume_options()) {}
     template <class Persistence, class Fn>
     requires(!detail::is_transient<Persistence>) responder(queue<Req, Persistence>& requests, Fn fn, consume_options options) {
-        detail::check_options(options);
-        if (detail::is_empty_handler(fn)) { detail::fail(errc::invalid, "the function of a responder is empty"); }
-        auto made = std::make_shared<detail::responding<Req, Rep, Fn>>(detail::endpoint_access::core(requests), std::move(fn), std::move(options));
-        made->start();
-        count_ = std::shared_ptr<const detail::response_counters>(made, &made->count());
-        consumer_ = detail::consumer_access::make(std::move(made));
+        auto& core = detail::endpoint_access::core(requests);
+        begin(core, core.meeting_point(), nullptr, std::move(fn), std::move(options));
+    }
+    /// Answers for a subscription: of several, each is given what is asked, and may answer. Members of one subscription share it, as its mode says.
+    template <class Fn>
+    responder(subscription<Req>& requests, Fn fn) : responder(requests, std::move(fn), consume_options()) {}
+    template <class Fn>
+    responder(subscription<Req>& requests, Fn fn, consume_options options) {
+        auto& group = detail::subscription_access::core(requests).subscription();
+        begin(detail::subscription_access::core(requests), group.topic().meeting_point(), &group, std::move(fn), std::move(options));
     }
 
     /// As those of a consumer.
@@ -230,11 +256,24 @@ public:
     }
 
 private:
+    template <class Fn>
+    void begin(detail::source<Req>& from, detail::rendezvous& there, const void* whom, Fn fn, consume_options options) {
+        detail::check_options(options);
+        if (detail::is_empty_handler(fn)) { detail::fail(errc::invalid, "the function of a responder is empty"); }
+        auto made = std::make_shared<detail::responding<Req, Rep, Fn>>(from, there, whom, std::move(fn), std::move(options));
+        made->start();
+        count_ = std::shared_ptr<const detail::response_counters>(made, &made->count());
+        consumer_ = detail::consumer_access::make(std::move(made));
+    }
+
     std::shared_ptr<const detail::response_counters> count_;
     consumer consumer_; // the first to go: it waits for running functions
 };
 /// `responder serve{requests, fn};`: the answers are what `fn` returns. Not where it takes a reply<Rep>&: name the types there.
 template <class Req, class Persistence, class Fn, class... Options>
 responder(queue<Req, Persistence>&, Fn, Options...) -> responder<Req, typename detail::answered_by<Fn, Req>::type>;
+
+template <class Req, class Fn, class... Options>
+responder(subscription<Req>&, Fn, Options...) -> responder<Req, typename detail::answered_by<Fn, Req>::type>;
 
 } // namespace mailroom

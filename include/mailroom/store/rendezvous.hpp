@@ -13,6 +13,7 @@
 //                   sleeping ------+                             the caller sleeps in the kernel, on this word
 //                   hooked   ------+                             a coroutine or a callback waits
 //                                  answering --> gone --> idle  nobody waits any more
+//                                  answering --> whatever it was: one of several who are asked came to nothing
 //
 //      Who moves it to `answering` (by CAS, so one) owns the place of the answer until he has stored `done`; before and after, the caller does.
 //      A time-out, a stop and the end of the requester or queue are answers like others, given by whoever notices.
@@ -50,6 +51,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -72,8 +74,11 @@ public:
 
     // ---------------------------------------------------------------------------------------------------------------- for who answers
 
-    /// Whether anybody waits for an answer still.
-    bool is_wanted() const noexcept { return is_open(word_.load(std::memory_order_acquire)); }
+    /// Whether anybody waits for an answer still. True too while another is given: it may not be the last.
+    bool is_wanted() const noexcept {
+        const std::uint32_t seen = word_.load(std::memory_order_acquire);
+        return is_open(seen) || seen == answering;
+    }
     /// True: the place of the answer is the caller's until `finish` or `go_on`.
     bool claim(std::uint32_t& before) noexcept {
         before = word_.load(std::memory_order_acquire); // what was answered may be taken by a caller who finds that out here
@@ -88,12 +93,19 @@ public:
         return false;
     }
     void finish(std::uint32_t before) noexcept { move_on(before, done); }
-    /// There may be further answers.
+    /// There was an answer, and may be further ones.
     void go_on(std::uint32_t before) noexcept { move_on(before, waiting); }
+    /// There was none: the caller is not to know.
+    void go_on_silently(std::uint32_t before) noexcept { word_.store(before, std::memory_order_release); }
     /// Asks for the line of a call that will be used next.
     void expect_use() const noexcept { __builtin_prefetch(&word_, 1); }
     /// Whether its caller takes more than one answer. Constant while it is out.
     bool takes_several() const noexcept { return takes_several_; }
+    /// Whether several are asked, each of whom may answer, or fail. Constant while it is out.
+    bool gathers() const noexcept { return gathers_; }
+    /// One of those who were asked says no more; failed. False: nobody waits.
+    virtual void end_from(const void* whom) noexcept = 0;
+    virtual bool fail_from(const void* whom, failure why) noexcept = 0;
     /// Answers with a failure. False: it has been answered, or nobody waits.
     bool fail(failure why) noexcept {
         std::uint32_t before = 0;
@@ -133,6 +145,7 @@ public:
     /// Its envelope goes with a message, which holds it from now on.
     void lend() noexcept { lent_.store(1, std::memory_order_relaxed); }
     void take_several() noexcept { takes_several_ = true; }
+    void gather() noexcept { gathers_ = true; }
     /// A request begins.
     void open() {
         number_.store(number_.load(std::memory_order_relaxed) + generation_step, std::memory_order_relaxed);
@@ -192,13 +205,17 @@ public:
     }
     /// True: `w` will not be woken.
     bool unhook() noexcept {
-        std::uint32_t seen = hooked;
-        return word_.compare_exchange_strong(seen, waiting, std::memory_order_seq_cst, std::memory_order_relaxed);
+        for (unsigned round = 0;;) {
+            std::uint32_t seen = hooked;
+            if (word_.compare_exchange_strong(seen, waiting, std::memory_order_seq_cst, std::memory_order_relaxed)) { return true; }
+            if (seen != answering) { return false; }
+            clock_->relax(round++); // it may come to nothing
+        }
     }
     /// The caller is through with it: it is done or gone. Writes no more than it has to, for the line may be on its way to the next.
     void close() noexcept {
         if (why_.kind() != errc{}) { why_ = failure(errc{}); }
-        takes_several_ = false;
+        takes_several_ = gathers_ = false;
         let_go();
     }
     const failure& why() const noexcept { return why_; }
@@ -277,7 +294,7 @@ private:
     // One line: what asking writes and answering reads, and the other way round. With it the beginning of the envelope.
     std::atomic<std::uint32_t> word_{idle};
     std::atomic<std::uint16_t> lent_{0};
-    bool takes_several_ = false;
+    bool takes_several_ = false, gathers_ = false;
     desk* desk_ = nullptr;
 
 protected:
@@ -331,8 +348,9 @@ public:
     /// The message at `place` goes, unless somebody has it: nobody waits for its answer. Callers may outlive the requester, and with it the queue.
     void withdraw(offset place) noexcept {
         if (place == no_offset) { return; }
+        if (cursor_ == nullptr) { return; } // others may read it still
         if (source_base* const home = refer_home()) {
-            cursor_.withdraw(place);
+            cursor_->withdraw(place);
             home->unrefer();
         }
     }
@@ -341,7 +359,7 @@ public:
         closed_.store(true, std::memory_order_seq_cst);
         each([this](call& c) {
             const offset place = c.place();
-            if (c.fail(errc::closed) && place != no_offset) { cursor_.withdraw(place); }
+            if (c.fail(errc::closed) && place != no_offset && cursor_ != nullptr) { cursor_->withdraw(place); }
         });
         {
             const std::lock_guard lock(mutex_);
@@ -426,7 +444,7 @@ public:
 protected:
     using alarm = void (*)(source_base& home, duration deadline) noexcept;
 
-    desk(clock& c, std::string_view type, std::uint64_t address, source_base& home, cursor& from, alarm ring)
+    desk(clock& c, std::string_view type, std::uint64_t address, source_base& home, cursor* from, alarm ring)
         : clock_(c), type_(type), name_(reply_address(address)), home_(&home), cursor_(from), alarm_(ring) {}
     virtual ~desk() = default;
 
@@ -496,7 +514,7 @@ private:
     const std::string name_;
     std::uint64_t order_ = 0; // guarded by the rendezvous
     source_base* home_;       // guarded by the mutex: the queue's core, as long as the requester is there
-    cursor& cursor_;          // valid as long as that
+    cursor* const cursor_;    // whose messages are its requests alone, valid as long as that; or nullptr
     const alarm alarm_;
     std::atomic<std::size_t> references_{1};
     std::atomic<std::size_t> size_{0};
@@ -514,7 +532,7 @@ inline void call::end_loan() noexcept {
     if (lent_.fetch_sub(1, std::memory_order_acq_rel) == (orphaned_loan | 1u)) { desk_->unrefer(); }
 }
 
-/// All desks of those who ask through one queue.
+/// All desks of those who ask through one endpoint.
 class rendezvous {
 public:
     rendezvous() = default;
@@ -554,7 +572,31 @@ public:
         }
         return nullptr;
     }
-    /// The queue was closed.
+    /// Somebody answers for `whom`, a subscription, each of which is given what is asked; `through`: its member he receives by. Throws std::bad_alloc.
+    void come_to_answer(const void* whom, const void* through) {
+        const std::lock_guard lock(mutex_);
+        answering_.push_back({whom, through});
+    }
+    /// One who answered through `through` goes; all of them do; all who answered for `whom` do.
+    void leave_answering(const void* whom, const void* through) noexcept { take_answering(whom, through, false); }
+    void end_answering(const void* whom, const void* through = nullptr) noexcept { take_answering(whom, through, true); }
+    /// For whom anybody answers at the moment, each once.
+    std::vector<const void*> who_answers() {
+        std::vector<const void*> all;
+        {
+            const std::lock_guard lock(mutex_);
+            for (const answering& a : answering_) { all.push_back(a.whom); }
+        }
+        std::sort(all.begin(), all.end());
+        all.erase(std::unique(all.begin(), all.end()), all.end());
+        return all;
+    }
+    /// Takes out for whom nobody answers any more.
+    void keep_who_answers(std::vector<const void*>& whom) noexcept {
+        const std::lock_guard lock(mutex_);
+        std::erase_if(whom, [this](const void* w) { return !answers_for(w); });
+    }
+    /// The endpoint was closed.
     void close() noexcept {
         {
             const std::lock_guard lock(mutex_);
@@ -583,6 +625,26 @@ public:
     }
 
 private:
+    struct answering {
+        const void* whom;
+        const void* through;
+    };
+    bool answers_for(const void* whom) const noexcept {
+        return std::any_of(answering_.begin(), answering_.end(), [whom](const answering& a) { return a.whom == whom; });
+    }
+    void take_answering(const void* whom, const void* through, bool all) noexcept {
+        {
+            const std::lock_guard lock(mutex_);
+            bool found = false;
+            std::erase_if(answering_, [&](const answering& a) {
+                const bool is_one = a.whom == whom && (through == nullptr || a.through == through) && (all || !found);
+                found = found || is_one;
+                return is_one;
+            });
+            if (!found || answers_for(whom)) { return; }
+        }
+        each([whom](desk& d) { d.each([whom](call& c) { c.end_from(whom); }); });
+    }
     // Calls `fn` for each, in the order in which they came, without the lock.
     template <class Fn>
     void each(Fn fn) noexcept {
@@ -603,10 +665,50 @@ private:
 
     std::mutex mutex_;
     std::vector<desk*> desks_;
+    std::vector<answering> answering_;
     bool closed_ = false;
     std::uint64_t entered_ = 0;
     std::atomic<std::uint64_t> made_{0};
     std::atomic<std::int64_t> earliest_{clock::never.count()};
+};
+
+/// An endpoint's rendezvous, once there is one.
+class meeting {
+public:
+    meeting() = default;
+    meeting(const meeting&) = delete;
+    meeting& operator=(const meeting&) = delete;
+    ~meeting() { delete there_.load(std::memory_order_relaxed); }
+
+    /// Made when it is first asked for; `is_closed()`: whether the endpoint is. Throws std::bad_alloc.
+    template <class IsClosed>
+    rendezvous& point(IsClosed is_closed) {
+        rendezvous* there = find();
+        if (there == nullptr) {
+            auto made = std::make_unique<rendezvous>();
+            if (there_.compare_exchange_strong(there, made.get(), std::memory_order_seq_cst)) {
+                there = made.release();
+                if (is_closed()) { there->close(); }
+            }
+        }
+        return *there;
+    }
+    rendezvous* find() const noexcept { return there_.load(std::memory_order_seq_cst); }
+    /// When the first call is over that nobody waits for in a thread.
+    duration earliest() const noexcept {
+        const rendezvous* const there = find();
+        return there == nullptr ? clock::never : there->earliest();
+    }
+    void sweep(const clock& c) noexcept {
+        if (rendezvous* const there = find(); there != nullptr && there->earliest() != clock::never) [[unlikely]] { there->sweep_at(c.now()); }
+    }
+    /// The endpoint was closed.
+    void close() noexcept {
+        if (rendezvous* const there = find()) { there->close(); }
+    }
+
+private:
+    std::atomic<rendezvous*> there_{nullptr};
 };
 
 } // namespace mailroom::detail
