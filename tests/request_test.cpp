@@ -502,6 +502,45 @@ TEST_CASE("request: a coroutine's time is over by a clock advanced by hand, by a
     serve.reset();
 }
 
+TEST_CASE("request: a coroutine's time is over by any consumer of the process that has threads, whatever it does") {
+    queue<int> q, elsewhere;
+    requester<int, int> ask{q};
+    const auto inquire = [](requester<int, int>& r, std::atomic<errc>& out) -> task {
+        auto pending = r.async(1, 1ms);
+        const result<int> got = co_await pending;
+        out = got ? errc{} : got.error().kind();
+    };
+    std::atomic<errc> one{errc{}}, two{errc{}}, three{errc{}};
+    const task before = inquire(ask, one); // nobody is there yet
+    gate g;
+    {
+        auto idle = elsewhere.consume([](const int&) {});
+        CHECK(eventually([&] { return before.done(); }));
+        CHECK(one == errc::timed_out);
+        const task a = inquire(ask, two);
+        CHECK(eventually([&] { return a.done(); }));
+        CHECK(two == errc::timed_out);
+        CHECK(idle.drain(20s)); // nobody resumes anything any more
+    }
+    {
+        auto busy = elsewhere.consume([&](const int&) { g.pass(); });
+        elsewhere.send(1);
+        REQUIRE(g.reached());
+        const task b = inquire(ask, three);
+        CHECK(eventually([&] { return b.done(); }));
+        CHECK(three == errc::timed_out);
+        g.is_open = true;
+        CHECK(busy.drain(20s));
+    }
+    CHECK(q.statistics().ready == 0); // withdrawn
+    std::atomic<bool> called{false};
+    ask.async(1, 1ms).then([&](const result<int>& r) { called = r.error() == errc::timed_out; });
+    ask.close(); // nothing is left for whoever comes
+    CHECK_FALSE(called);
+    auto another = elsewhere.consume([](const int&) {});
+    CHECK(another.drain(20s));
+}
+
 TEST_CASE("request: a coroutine destroyed while it waits cancels its request") {
     queue<int> q;
     requester<int, int> ask{q};

@@ -61,6 +61,7 @@ void engine<T>::start() {
         if (go) { drive(); }
         return;
     }
+    alarms().come(*this, clock_);
     try {
         const std::lock_guard lock(mutex_);
         for (int i = 0; i < least_; ++i) { add_worker(); }
@@ -92,6 +93,7 @@ void engine<T>::stop() noexcept {
     given_up(lock);
     here.end();
     lock.unlock();
+    alarms().go(*this);
 }
 
 template <class T>
@@ -108,6 +110,7 @@ bool engine<T>::drain(duration limit) noexcept {
 template <class T>
 void engine<T>::finish() noexcept {
     stop();
+    alarms().go(*this);
     std::unique_lock lock(mutex_);
     present_.wait_for_others(lock, clock::never);
     // Nothing starts a thread any more.

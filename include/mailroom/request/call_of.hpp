@@ -202,7 +202,7 @@ public:
 template <class Rep>
 class desk_of final : public desk {
 public:
-    desk_of(clock& c, std::uint64_t address, source_base& home, cursor* from, alarm ring) : desk(c, type_name_v<Rep>, address, home, from, ring) {}
+    desk_of(clock& c, std::uint64_t address, source_base& home, cursor* from, alarm how) : desk(c, type_name_v<Rep>, address, home, from, how) {}
 
     call_of<Rep>& take() { return static_cast<call_of<Rep>&>(desk::take()); }
 

@@ -37,6 +37,7 @@
 // anything foreign runs, and none is taken for a request in memory that is answered in time.
 #pragma once
 
+#include <mailroom/base/alarms.hpp>
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/error.hpp>
 #include <mailroom/base/result.hpp>
@@ -325,7 +326,7 @@ protected:
 };
 
 /// The calls of one requester.
-class desk {
+class desk : private alarmed {
 public:
     desk(const desk&) = delete;
     desk& operator=(const desk&) = delete;
@@ -357,6 +358,7 @@ public:
     /// The requester goes: it is found no more. What is out is answered with errc::closed, and withdrawn.
     void leave() noexcept {
         closed_.store(true, std::memory_order_seq_cst);
+        alarms().withdraw(*this);
         each([this](call& c) {
             const offset place = c.place();
             if (c.fail(errc::closed) && place != no_offset && cursor_ != nullptr) { cursor_->withdraw(place); }
@@ -408,6 +410,10 @@ public:
             alarm_(*home, deadline);
             home->unrefer();
         }
+        if (clock_.patience() != duration::zero()) { // else the clock drives those who use it
+            alarms().announce(*this, deadline);
+            if (closed()) { alarms().withdraw(*this); } // it may have gone in between
+        }
     }
     void unwatch(call& c) noexcept {
         const std::lock_guard lock(mutex_);
@@ -444,8 +450,8 @@ public:
 protected:
     using alarm = void (*)(source_base& home, duration deadline) noexcept;
 
-    desk(clock& c, std::string_view type, std::uint64_t address, source_base& home, cursor* from, alarm ring)
-        : clock_(c), type_(type), name_(reply_address(address)), home_(&home), cursor_(from), alarm_(ring) {}
+    desk(clock& c, std::string_view type, std::uint64_t address, source_base& home, cursor* from, alarm how)
+        : alarmed(c), clock_(c), type_(type), name_(reply_address(address)), home_(&home), cursor_(from), alarm_(how) {}
     virtual ~desk() = default;
 
     /// Calls beside each other: 8, 16, 32, ...
@@ -474,6 +480,11 @@ protected:
     }
 
 private:
+    duration next_alarm() const noexcept override { return earliest(); }
+    void ring(duration now) noexcept override { sweep(now); }
+    void hold_alarm() noexcept override { refer(); }
+    void let_go_alarm() noexcept override { unrefer(); }
+
     source_base* refer_home() noexcept {
         const std::lock_guard lock(mutex_);
         if (home_ != nullptr) { home_->refer(); }

@@ -1,6 +1,7 @@
 // The engine's class; what it does is defined in consuming/engine.hpp and beside this file. consuming/engine.hpp says why it is right.
 #pragma once
 
+#include <mailroom/base/alarms.hpp>
 #include <mailroom/base/basics.hpp>
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/wait.hpp>
@@ -43,7 +44,7 @@ protected:
 
 /// Everything of a consumer but its handler.
 template <class T>
-class engine : public consumer_core, public std::enable_shared_from_this<engine<T>>, private waiter {
+class engine : public consumer_core, public std::enable_shared_from_this<engine<T>>, private waiter, private alarm_keeper {
 public:
     engine(const engine&) = delete;
     engine& operator=(const engine&) = delete;
@@ -182,6 +183,8 @@ private:
     }
     /// The keeper is to look at `instant`, and is started for that if need be. Never: needs no keeper.
     void arm(duration instant) noexcept;
+    /// The same, of somebody else's.
+    void alarm_at(duration instant) noexcept override;
     bool keeper_is_there() noexcept;
     void keep() noexcept;
     /// Leases are renewed three times in their length, all at once: who was taken since has most of its own left.
@@ -231,6 +234,7 @@ private:
     std::thread keeper_;
     duration plan_ = clock::never; // when it wakes
     duration tick_at_ = clock::never, pace_at_ = clock::never, again_at_ = clock::never;
+    duration alarm_at_ = clock::never; // somebody else's
     bool grow_ = false;
     std::atomic<std::uint32_t> call_{0};
 };

@@ -1,5 +1,5 @@
 // The keeper: one thread of the engine that waits for instants. It renews leases, notices what becomes due by time alone, opens the gate of
-// the rate limit, and adds a worker where a sender found all of them busy.
+// the rate limit, adds a worker where a sender found all of them busy, and looks at instants of others (base/alarms.hpp).
 #pragma once
 
 #include <mailroom/base/basics.hpp>
@@ -20,6 +20,14 @@ void engine<T>::arm(duration instant) noexcept {
     if (instant >= plan_ || !keeper_is_there()) { return; }
     plan_ = instant;
     poke();
+}
+
+template <class T>
+void engine<T>::alarm_at(duration instant) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (stopping_.load(std::memory_order_relaxed)) { return; }
+    alarm_at_ = std::min(alarm_at_, instant);
+    arm(instant);
 }
 
 template <class T>
@@ -65,9 +73,18 @@ void engine<T>::keep() noexcept {
             due = source_->next_due();
             if (due <= now) { due = now + shortest_pause; }
         }
+        if (alarm_at_ <= now) {
+            alarm_at_ = clock::never;
+            activity here(present_, false);
+            lock.unlock();
+            const duration next = alarms().ring(clock_, now);
+            lock.lock();
+            here.end();
+            alarm_at_ = std::min(alarm_at_, next);
+        }
         if (stopping_.load(std::memory_order_relaxed)) { break; }
         if (grow_) { continue; }
-        const duration plan = plan_ = std::min({tick_at_, pace_at_, again_at_, due});
+        const duration plan = plan_ = std::min({tick_at_, pace_at_, again_at_, alarm_at_, due});
         const std::uint32_t seen = call_.load(std::memory_order_relaxed);
         lock.unlock();
         clock_.park(call_, seen, plan);
