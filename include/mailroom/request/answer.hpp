@@ -88,8 +88,9 @@ public:
         answer& answer_;
         bool hooked_ = false;
     };
-    /// `co_await`: result<Rep>. The coroutine is resumed by whoever answers, inside that call. That its time is over is noticed by a consumer of the
-    /// queue that waits, by whoever next looks into an empty queue, or by a clock advanced by hand.
+    /// `co_await`: result<Rep>. The coroutine is resumed by whoever answers, inside that call. That its time is over is noticed in time by any consumer or
+    /// responder of this process that has threads of its own and the same clock, by an `asio_timekeeper` (mailroom/asio.hpp), by who waits for messages
+    /// of the endpoint, and by a clock advanced by hand; where there is none of these, by whoever next looks into the endpoint and finds nothing.
     awaiter operator co_await() & noexcept { return awaiter(*this); }
     awaiter operator co_await() && noexcept { return awaiter(*this); }
 

@@ -49,7 +49,9 @@ public:
         : queue_(&detail::endpoint_access::core(requests)) {
         begin(*queue_, queue_->time(), &queue_->state_of_messages(), &requester::ring<detail::memory_core<Req>>);
     }
-    /// Asks all subscriptions of a topic that have a responder.
+    /// Asks all subscriptions of a topic. Those that have a responder as the request is sent are waited for: `many` gives the answers, and the failures, of
+    /// all of them as they come, and ends when each has ended, or is gone. One answer: the first; a failure if all of them failed. Where none has a
+    /// responder, whoever comes while the time lasts may answer; then `many` does not end before its time.
     template <class Persistence>
     requires(!detail::is_transient<Persistence>) explicit(false) requester(topic<Req, Persistence>& requests)
         : topic_(&detail::endpoint_access::core(requests)) {
@@ -76,6 +78,7 @@ public:
     ///   errc::cancelled   the stop token said so; the request is withdrawn
     ///   errc::rejected    the request ended without an answer: dropped from the queue, or taken by somebody else than a responder
     ///   errc::type_mismatch   the responder gives answers of another type
+    ///   errc::already_exists  the endpoint deduplicates, and knows the id of the request
     ///   errc::full, too_large, invalid, rejected, ...   as `send` of the queue; a queue that blocks is waited for, at most `limit`
     /// and, with `error().travelled()`, with what the responder's function threw: a mailroom::error's kind and sentence; errc::failed and the `what()` of
     /// any other exception.
@@ -92,7 +95,8 @@ public:
     [[nodiscard]] answer<Rep> async(Req what, duration limit, properties props) { return begin(what, limit, &props, stop_token()); }
     [[nodiscard]] answer<Rep> async(Req what, duration limit, properties props, stop_token stop) { return begin(what, limit, &props, stop); }
 
-    /// The same, for several answers: all that the responder gives within `limit`, `most` at most. Allocates for each answer that waits.
+    /// The same, for several answers: all that the responder gives within `limit`, `most` at most. Allocates for each answer that waits. Of a topic: all
+    /// that its responders give; a failure of one does not end it, and does not count.
     [[nodiscard]] answers<Rep> many(Req what, duration limit, std::size_t most = std::numeric_limits<std::size_t>::max()) {
         return begin_many(what, limit, most, nullptr, stop_token());
     }
