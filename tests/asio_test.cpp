@@ -7,6 +7,7 @@
 
 #include <mailroom/asio.hpp>
 #include <mailroom/queue.hpp>
+#include <mailroom/request.hpp>
 #include <mailroom/testing.hpp>
 
 #include <boost/asio/awaitable.hpp>
@@ -314,4 +315,52 @@ TEST_CASE("asio_executor: a context that is destroyed with a task ends the consu
     context.reset();
     CHECK_FALSE(c.running());
     CHECK(q.statistics().ready == 1);
+}
+
+TEST_CASE("asio_timekeeper: who waits for an answer without a thread learns in time that his time is over") {
+    asio::io_context context;
+    queue<int> q;
+    mailroom::requester<int, int> ask{q};
+    std::vector<int> over;
+    const auto wait = [&](int which, mailroom::duration limit) {
+        ask.async(which, limit).then([&over, which](const mailroom::result<int>& r) {
+            if (!r && r.error() == mailroom::errc::timed_out) { over.push_back(which); }
+        });
+    };
+    wait(1, 3ms);
+    {
+        mailroom::asio_timekeeper keep{context};
+        wait(2, 6ms);
+        wait(3, 1ms); // before what is planned
+        CHECK(over.empty());
+        context.run(); // until the last of them
+        CHECK(over == std::vector<int>{3, 1, 2});
+        CHECK(q.statistics().ready == 0);
+        context.restart();
+        wait(4, 1h);
+    }
+    context.run(); // nothing is left to be waited for
+    CHECK(over.size() == 3);
+    ask.close();
+}
+
+TEST_CASE("asio_timekeeper: a coroutine is resumed in the context") {
+    asio::io_context context;
+    queue<int> q;
+    mailroom::requester<int, int> ask{q};
+    mailroom::asio_timekeeper keep{context};
+    std::thread::id where;
+    mailroom::errc why{};
+    std::thread::id loop;
+    ask.async(1, 1ms).then([&](const mailroom::result<int>& r) {
+        where = std::this_thread::get_id();
+        why = r.error().kind();
+    });
+    std::thread running([&] {
+        loop = std::this_thread::get_id();
+        context.run();
+    });
+    running.join();
+    CHECK(why == mailroom::errc::timed_out);
+    CHECK(where == loop);
 }

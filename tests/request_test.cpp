@@ -137,6 +137,72 @@ TEST_CASE("request: what a responder throws travels back, and is told apart") {
     CHECK(ask.statistics().failed + ask.statistics().timed_out == 3);
 }
 
+TEST_CASE("request: where the answer is void, that it is done") {
+    queue<int> q;
+    std::atomic<int> sum{0};
+    responder serve{q, [&](const int& n) {
+                        if (n < 0) { throw mailroom::error(errc::invalid, "negative"); }
+                        sum += n;
+                    }};
+    static_assert(std::is_same_v<decltype(serve), responder<int, void>>);
+    requester<int, void> ask{q};
+    const result<void> done = ask(5, 20s);
+    CHECK(done);
+    CHECK(sum == 5);
+    const result<void> wrong = ask(-1, 20s);
+    CHECK(wrong.error() == errc::invalid);
+    CHECK(std::string(wrong.error().what()) == "negative");
+    CHECK(wrong.error().travelled());
+    CHECK(ask.async(6, 20s).wait());
+    CHECK(sum == 11);
+    std::atomic<int> told{0};
+    ask.async(1, 20s).then([&](const result<void>& r) { told = r ? 1 : 2; });
+    CHECK(eventually([&] { return told == 1; }));
+    std::atomic<int> awaited{0};
+    const task t = [](requester<int, void>& r, std::atomic<int>& out) -> task {
+        const result<void> first = co_await r.async(2, 20s);
+        auto second = r.async(-2, 20s);
+        const result<void> failed = co_await second;
+        out = first && failed.error() == errc::invalid ? 1 : 2;
+    }(ask, awaited);
+    CHECK(eventually([&] { return t.done(); }));
+    CHECK(awaited == 1);
+    auto all = ask.many(3, 20s);
+    CHECK(all.receive()->has_value());
+    CHECK_FALSE(all.receive());
+    CHECK(eventually([&] { return serve.statistics().answered == 5; }));
+    CHECK(serve.drain(20s)); // nobody resumes a coroutine any more
+    CHECK(ask.statistics().answered == 5);
+}
+
+TEST_CASE("request: where the answer is void, it may come several times, or as a result") {
+    queue<int> q;
+    requester<int, void> ask{q};
+    {
+        responder<int, void> several{q, [](const int& n, reply<void>& out) {
+                                         for (int i = 0; i < n && out.send(); ++i) {}
+                                     }};
+        int ticks = 0;
+        for (const auto& r : ask.many(4, 20s)) { ticks += r.has_value(); }
+        CHECK(ticks == 4);
+        CHECK(ask(1, 20s));
+        CHECK(ask(0, 20s).error() == errc::failed); // it ended without
+    }
+    {
+        responder one{q, [](const int& n) -> result<void> {
+                          if (n == 0) { return mailroom::failure(errc::not_found, "no zero"); }
+                          return {};
+                      }};
+        static_assert(std::is_same_v<decltype(one), responder<int, void>>);
+        CHECK(ask(1, 20s));
+        CHECK(std::string(ask(0, 20s).error().what()) == "no zero");
+    }
+    responder<int, void> ignored{q, [](const int& n) { return n; }}; // what it returns is of no interest
+    CHECK(ask(1, 20s));
+    requester<int, int> other{q};
+    CHECK(other(1, 20s).error() == errc::type_mismatch);
+}
+
 TEST_CASE("request: a responder may return a result") {
     queue<int> q;
     responder serve{q, [](const int& n) -> result<int> {
@@ -436,6 +502,45 @@ TEST_CASE("request: a coroutine's time is over by a clock advanced by hand, by a
     serve.reset();
 }
 
+TEST_CASE("request: a coroutine's time is over by any consumer of the process that has threads, whatever it does") {
+    queue<int> q, elsewhere;
+    requester<int, int> ask{q};
+    const auto inquire = [](requester<int, int>& r, std::atomic<errc>& out) -> task {
+        auto pending = r.async(1, 1ms);
+        const result<int> got = co_await pending;
+        out = got ? errc{} : got.error().kind();
+    };
+    std::atomic<errc> one{errc{}}, two{errc{}}, three{errc{}};
+    const task before = inquire(ask, one); // nobody is there yet
+    gate g;
+    {
+        auto idle = elsewhere.consume([](const int&) {});
+        CHECK(eventually([&] { return before.done(); }));
+        CHECK(one == errc::timed_out);
+        const task a = inquire(ask, two);
+        CHECK(eventually([&] { return a.done(); }));
+        CHECK(two == errc::timed_out);
+        CHECK(idle.drain(20s)); // nobody resumes anything any more
+    }
+    {
+        auto busy = elsewhere.consume([&](const int&) { g.pass(); });
+        elsewhere.send(1);
+        REQUIRE(g.reached());
+        const task b = inquire(ask, three);
+        CHECK(eventually([&] { return b.done(); }));
+        CHECK(three == errc::timed_out);
+        g.is_open = true;
+        CHECK(busy.drain(20s));
+    }
+    CHECK(q.statistics().ready == 0); // withdrawn
+    std::atomic<bool> called{false};
+    ask.async(1, 1ms).then([&](const result<int>& r) { called = r.error() == errc::timed_out; });
+    ask.close(); // nothing is left for whoever comes
+    CHECK_FALSE(called);
+    auto another = elsewhere.consume([](const int&) {});
+    CHECK(another.drain(20s));
+}
+
 TEST_CASE("request: a coroutine destroyed while it waits cancels its request") {
     queue<int> q;
     requester<int, int> ask{q};
@@ -694,6 +799,40 @@ TEST_CASE("journal: nobody answers in time: withdrawn, no dead letter; a late an
     journal.reset();
     CHECK(last.wait().error() == errc::closed);
     CHECK(ask(6, 1h).error() == errc::closed);
+}
+
+TEST_CASE("journal: a request whose id is known is answered at once, also after a restart, and the original stays") {
+    manual_clock clock{1h};
+    simulated_files disk;
+    const mailroom::queue_options<int> options{.deduplicate = {.window = 24h}};
+    const mailroom::properties named{.id = "x"};
+    {
+        stored journal("journal", {.clock = &clock}, disk);
+        queue<int, stored> q{journal, "requests", options};
+        requester<int, int> ask{q};
+        auto original = ask.async(1, 10h, named);
+        const auto again = ask(1, 1h, named);
+        CHECK(again.error() == errc::already_exists);
+        CHECK_FALSE(again.error().travelled());
+        CHECK(ask.many(1, 1h, 9, named).receive()->error() == errc::already_exists);
+        CHECK(q.statistics().ready == 1);
+        CHECK(q.statistics().duplicates == 2);
+        responder<int, int> serve{q, twice};
+        CHECK(original.wait() == 2);
+        CHECK(ask(1, 1h, named).error() == errc::already_exists); // answered, and known still
+        serve.drain(20s);
+        auto left = ask.async(2, 10h, mailroom::properties{.id = "y"});
+        disk.process_kill();
+    }
+    stored journal("journal", {.clock = &clock}, disk);
+    queue<int, stored> q{journal, "requests", options};
+    requester<int, int> ask{q};
+    CHECK(ask(1, 1h, named).error() == errc::already_exists);
+    CHECK(ask(2, 1h, mailroom::properties{.id = "y"}).error() == errc::already_exists);
+    CHECK(q.statistics().ready == 1); // it is not taken out by the one who was refused
+    clock.advance(25h);
+    responder<int, int> serve{q, twice};
+    CHECK(ask(1, 1h, named) == 2);
 }
 
 TEST_CASE("request: many requesters, many responders, times that run out: each answer is its own, nothing is left") {

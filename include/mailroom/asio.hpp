@@ -12,6 +12,7 @@
 // While it is in the source's list it is also kept by `keep_`, which whoever takes it out of the list (a wake, a look, `abandon`) lets go of.
 #pragma once
 
+#include <mailroom/base/alarms.hpp>
 #include <mailroom/base/basics.hpp>
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/wait.hpp>
@@ -238,6 +239,53 @@ private:
     boost::asio::executor_work_guard<executor_type> work_;
 };
 
+/// A timer that looks at instants nobody waits for: base/alarms.hpp.
+class asio_alarms final : public std::enable_shared_from_this<asio_alarms>, private alarm_keeper {
+public:
+    asio_alarms(boost::asio::any_io_executor where, clock& c) : clock_(c), strand_(boost::asio::make_strand(std::move(where))), timer_(strand_) {}
+    void begin() { alarms().come(*this, clock_); }
+    void end() noexcept {
+        alarms().go(*this);
+        try {
+            boost::asio::post(strand_, [self = this->shared_from_this()] { self->timer_.cancel(); });
+        } catch (...) { // no memory for that: the timer finds nobody when it fires
+        }
+    }
+
+private:
+    using strand_type = boost::asio::strand<boost::asio::any_io_executor>;
+    using steady = std::chrono::steady_clock;
+    using timer_type = boost::asio::basic_waitable_timer<steady, boost::asio::wait_traits<steady>, strand_type>;
+
+    void alarm_at(duration instant) noexcept override {
+        try {
+            boost::asio::post(strand_, [weak = this->weak_from_this(), instant] {
+                if (const auto self = weak.lock()) { self->look_at(instant); }
+            });
+        } catch (...) { // no memory: at the next that is announced
+        }
+    }
+    // On the strand.
+    void look_at(duration instant) {
+        if (instant >= planned_) { return; }
+        constexpr duration at_most = std::chrono::hours(24); // far from what a time_point can hold
+        planned_ = instant;
+        timer_.expires_after(std::clamp(instant - clock_.now(), duration::zero(), at_most));
+        timer_.async_wait([weak = this->weak_from_this()](boost::system::error_code why) {
+            const auto self = why ? nullptr : weak.lock();
+            if (self == nullptr) { return; }
+            self->planned_ = clock::never;
+            const duration next = alarms().ring(self->clock_, self->clock_.now());
+            if (next != clock::never) { self->look_at(next); }
+        });
+    }
+
+    clock& clock_;
+    strand_type strand_;
+    timer_type timer_;
+    duration planned_ = clock::never;
+};
+
 /// The source behind an endpoint.
 template <class Endpoint>
 source<typename Endpoint::value_type>& source_behind(Endpoint& e) {
@@ -277,5 +325,27 @@ requires std::derived_from<Context, boost::asio::execution_context>
 auto async_receive(Context& context, Endpoint& endpoint, CompletionToken&& token) {
     return async_receive(boost::asio::any_io_executor(context.get_executor()), endpoint, std::forward<CompletionToken>(token));
 }
+
+/// As long as it is there, an executor, or a context, sees to it that whoever waits for an answer in a coroutine or by `then` (request.hpp) learns in time
+/// that his time is over, where no consumer with threads is there to do so: of all requesters of this process whose queues or topics use this clock.
+/// They are resumed on it then. No thread; a timer, which counts as outstanding work from when such a wait begins until its time is over, or this is
+/// destroyed. The context must outlive it. A value of one thread; destroyed in any.
+class asio_timekeeper {
+public:
+    explicit asio_timekeeper(boost::asio::any_io_executor where, clock& of = system_clock())
+        : alarms_(std::make_shared<detail::asio_alarms>(std::move(where), of)) {
+        alarms_->begin();
+    }
+    template <class Context>
+    requires std::derived_from<Context, boost::asio::execution_context>
+    explicit asio_timekeeper(Context& context, clock& of = system_clock())
+        : asio_timekeeper(boost::asio::any_io_executor(context.get_executor()), of) {}
+    asio_timekeeper(const asio_timekeeper&) = delete;
+    asio_timekeeper& operator=(const asio_timekeeper&) = delete;
+    ~asio_timekeeper() { alarms_->end(); }
+
+private:
+    std::shared_ptr<detail::asio_alarms> alarms_;
+};
 
 } // namespace mailroom

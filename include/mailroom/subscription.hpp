@@ -66,6 +66,10 @@ struct subscription_access {
     static mailroom::subscription<T> make(member<T>* m) noexcept {
         return mailroom::subscription<T>(m);
     }
+    template <class T>
+    static member<T>& core(const mailroom::subscription<T>& s) noexcept {
+        return s.inlet();
+    }
 };
 
 } // namespace detail

@@ -24,6 +24,33 @@ namespace detail {
 
 class wait_list;
 
+/// A short while of looking again with pauses, for what another core is about to give. Whether that is worth the while depends on where the others
+/// run, so each thread goes by its own experience: if the last long look was in vain, as it is where the one who is waited for needs this core, the
+/// next ones are short, and every sixteenth is long again.
+class brief_look {
+public:
+    /// Looks until `found()`; false: in vain.
+    template <class Found>
+    static bool look(Found found) noexcept {
+        std::uint32_t& to_skip = skipping();
+        const bool is_long = to_skip == 0;
+        for (unsigned i = is_long ? longest : shortest; i != 0; --i) {
+            if (found()) { return true; }
+            pause();
+        }
+        to_skip = is_long ? between : to_skip - 1;
+        return false;
+    }
+
+private:
+    static constexpr unsigned longest = 64, shortest = 8; // pauses: one is 25 to 60 ns
+    static constexpr std::uint32_t between = 15;
+    static std::uint32_t& skipping() noexcept {
+        static thread_local constinit std::uint32_t left = 0;
+        return left;
+    }
+};
+
 /// A mutex that is held for some tens of instructions only: it is worth looking again a few times before the kernel is asked to wait.
 class brief_mutex {
 public:

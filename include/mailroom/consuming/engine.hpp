@@ -30,6 +30,7 @@
 #include <mailroom/consuming/detail/crew.hpp>
 #include <mailroom/consuming/detail/engine_class.hpp>
 #include <mailroom/consuming/detail/keeper.hpp>
+#include <mailroom/consuming/detail/staying.hpp>
 #include <mailroom/consuming/detail/turns.hpp>
 #include <mailroom/consuming/held.hpp>
 #include <mailroom/message/delivery.hpp>
@@ -60,6 +61,7 @@ void engine<T>::start() {
         if (go) { drive(); }
         return;
     }
+    alarms().come(*this, clock_);
     try {
         const std::lock_guard lock(mutex_);
         for (int i = 0; i < least_; ++i) { add_worker(); }
@@ -86,10 +88,12 @@ void engine<T>::stop() noexcept {
     poke();
     held_list<T> rest;
     while (held<T>* const h = taken_.first()) { rest.push(*taken_.remove(*h)); }
+    note_taken();
     give_back(lock, rest);
     given_up(lock);
     here.end();
     lock.unlock();
+    alarms().go(*this);
 }
 
 template <class T>
@@ -106,6 +110,7 @@ bool engine<T>::drain(duration limit) noexcept {
 template <class T>
 void engine<T>::finish() noexcept {
     stop();
+    alarms().go(*this);
     std::unique_lock lock(mutex_);
     present_.wait_for_others(lock, clock::never);
     // Nothing starts a thread any more.
@@ -183,6 +188,7 @@ void engine<T>::fetch(lock_type& lock) noexcept {
         h.adopt(std::move(d), now, per_key_ != 0);
         (stopped ? late : taken_).push(h);
     }
+    note_taken();
     batch.clear();
     batch_ = std::move(batch);
     if (taken_.first() != nullptr) { begin_renewing(); }
@@ -218,7 +224,7 @@ void engine<T>::pass_on(lock_type& lock) noexcept {
 // -------------------------------------------------------------------------------------------------------------------------------- handlers
 
 template <class T>
-bool engine<T>::work(lock_type& lock) noexcept {
+bool engine<T>::work(lock_type& lock, bool& spun) noexcept {
     for (bool looked = false;;) {
         if (stopping_.load(std::memory_order_relaxed)) { return false; }
         if (is_paced()) {
@@ -228,7 +234,7 @@ bool engine<T>::work(lock_type& lock) noexcept {
         if (owed_ && room() == 0) { pass_on(lock); }
         if (!owed_) {
             if (held<T>* const h = startable()) {
-                run(lock, *h);
+                run(lock, *h, spun);
                 return true;
             }
         }
@@ -239,15 +245,29 @@ bool engine<T>::work(lock_type& lock) noexcept {
 }
 
 template <class T>
-void engine<T>::run(lock_type& lock, held<T>& h) noexcept {
+void engine<T>::run(lock_type& lock, held<T>& h, bool& spun) noexcept {
     running_.push(*taken_.remove(h));
-    h.since = clock_.coarse();
+    note_taken();
+    h.begin_handler(clock_.coarse());
     if (pace_.on()) { pace_.started(clock_.now()); }
     most_busy_ = std::max(most_busy_, running_.size());
     activity here(present_, true);
     const bool another = delegate();
     lock.unlock();
     if (another) { drive(); }
+    serve(h);
+    spun = false;
+    if (stays_) {
+        stay(h);
+        spun = true;
+    }
+    lock.lock();
+    spare_.push(*running_.remove(h));
+    here.end();
+}
+
+template <class T>
+void engine<T>::serve(held<T>& h) noexcept {
     std::exception_ptr thrown;
     try {
         handle(h.message);
@@ -260,9 +280,6 @@ void engine<T>::run(lock_type& lock, held<T>& h) noexcept {
         report(thrown);
         thrown = nullptr;
     }
-    lock.lock();
-    spare_.push(*running_.remove(h));
-    here.end();
 }
 
 template <class T>

@@ -1,11 +1,13 @@
 // held: a message that a consumer has taken and not settled, and the lists such messages wait in.
 //
-// Threads: none of its own and no locks; the engine guards its lists with its mutex.
+// Threads: none of its own and no locks; the engine guards its lists with its mutex. What a message's lease is renewed by may be read while another
+// message takes its place: a number is odd meanwhile, and another afterwards.
 #pragma once
 
 #include <mailroom/base/basics.hpp>
 #include <mailroom/message/delivery.hpp>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,26 +17,55 @@
 
 namespace mailroom::detail {
 
+/// Which message it is, and since when: what its lease is renewed by.
+struct held_term {
+    offset place = 0;
+    int partition = 0;
+    std::uint32_t attempt = 0;
+    duration since{}; // when it was taken, then when its handler began
+};
+
 /// A message between take and settlement.
 template <class T>
 struct held {
     std::optional<delivery<T>> message;
-    offset place = 0;
     std::uint64_t key = 0; // hash; 0: none. Two keys of one hash share a limit: stricter, never looser
-    duration since{};      // when it was taken, then when its handler began
-    std::uint32_t attempt = 0;
-    int partition = 0;
     held* previous = nullptr;
     held* next = nullptr;
 
     void adopt(delivery<T>&& d, duration now, bool keyed) {
-        place = d.offset();
-        partition = d.partition();
-        attempt = d.attempt();
         key = keyed && !d.props().key.empty() ? std::hash<std::string_view>()(d.props().key) | 1 : 0;
-        since = now;
+        begin(d, now);
         message.emplace(std::move(d));
     }
+    /// `d`, which is in `message` or will be. Whoever has the message; others may `read` meanwhile.
+    void begin(const delivery<T>& d, duration now) noexcept {
+        const std::uint32_t odd = version_.load(std::memory_order_relaxed) + 1;
+        version_.store(odd, std::memory_order_relaxed);
+        place_.store(d.offset(), std::memory_order_release); // with `read`: who sees one of these sees the odd number
+        partition_.store(d.partition(), std::memory_order_release);
+        attempt_.store(d.attempt(), std::memory_order_release);
+        since_.store(now, std::memory_order_release);
+        version_.store(odd + 1, std::memory_order_release);
+    }
+    void begin_handler(duration now) noexcept { since_.store(now, std::memory_order_relaxed); }
+    duration since() const noexcept { return since_.load(std::memory_order_relaxed); }
+    /// False: it is about to be another one.
+    bool read(held_term& t) const noexcept {
+        const std::uint32_t before = version_.load(std::memory_order_acquire);
+        t.place = place_.load(std::memory_order_acquire);
+        t.partition = partition_.load(std::memory_order_acquire);
+        t.attempt = attempt_.load(std::memory_order_acquire);
+        t.since = since_.load(std::memory_order_acquire);
+        return (before & 1u) == 0 && version_.load(std::memory_order_relaxed) == before;
+    }
+
+private:
+    std::atomic<std::uint32_t> version_{0};
+    std::atomic<std::uint32_t> attempt_{0};
+    std::atomic<offset> place_{0};
+    std::atomic<duration> since_{duration()};
+    std::atomic<int> partition_{0};
 };
 
 /// A list of them, in order. Owns its nodes.

@@ -16,6 +16,7 @@
 #include <mailroom/dead_letters.hpp>
 #include <mailroom/options.hpp>
 #include <mailroom/store/quota.hpp>
+#include <mailroom/store/rendezvous.hpp>
 #include <mailroom/store/tap.hpp>
 
 #include <algorithm>
@@ -90,9 +91,23 @@ public:
     /// Where its messages are stored, or nullptr.
     topic_archive<T>* archive() const noexcept { return archive_; }
 
+    /// Where those who ask through this topic and those who answer meet; made when it is first asked for. Throws std::bad_alloc.
+    rendezvous& meeting_point() {
+        return meeting_.point([this] { return is_closed(); });
+    }
+    /// When the first call is over that nobody waits for in a thread.
+    duration calls_due() const noexcept { return meeting_.earliest(); }
+    /// Nobody answers for a subscription any more, or none of those who received through one of its members.
+    void end_answering(const void* whom, const void* through = nullptr) noexcept {
+        if (rendezvous* const there = meeting_.find()) { there->end_answering(whom, through); }
+    }
+    /// Those that are over are answered.
+    void sweep_calls() noexcept { meeting_.sweep(common_.time.clock()); }
+
 protected:
     ~topic_base() = default;
     topic_common common_;
+    meeting meeting_;
     topic_archive<T>* archive_ = nullptr;
     std::vector<std::unique_ptr<partition<T>>> partitions_;
 };

@@ -157,6 +157,22 @@ public:
         return done;
     }
 
+    /// The same, and whether it was new: for a duplicate, the place of the original.
+    result<offset> send_new(T& value, properties& props, duration deadline, const stop_token& stop, bool& is_new) {
+        if (self().journal() != nullptr) {
+            shipment one;
+            if (failure why = self().journal()->pack(one, value, &props); why.kind() != errc{}) { return why; }
+            result<offset> done = store(one, 1, footprint_of(value), &props, deadline, stop);
+            is_new = !one.was_known;
+            return done;
+        }
+        auto cover = std::make_unique<envelope>();
+        cover->props = std::move(props);
+        result<offset> done = send_covered(value, cover, deadline, stop);
+        is_new = cover == nullptr;
+        return done;
+    }
+
     /// The same of a copy, however long that takes.
     result<offset> send_copy(const T& value) {
         if (self().journal() != nullptr) [[unlikely]] { return store(value, nullptr, clock::never, stop_token()); }
@@ -468,6 +484,7 @@ private:
                     const offset original = self().known_ids()->find_or_note(props->id, now);
                     if (original != no_offset) {
                         duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        all.was_known = true;
                         lock.unlock();
                         return answer_for(original);
                     }

@@ -41,6 +41,7 @@ struct shipment {
     std::size_t count = 0;
     const numbered* by = nullptr; // whose it is, where producers are known
     std::int64_t time = 0;        // when they are sent: wall clock, nanoseconds since 1970
+    bool was_known = false;       // an answer: it is a duplicate, and was not placed
 };
 
 /// What a journal tells an endpoint of messages that come from a prepared transaction, not through its own sending side.

@@ -29,6 +29,7 @@ public:
     /// The handle goes: this receives nothing any more, and what it had not settled is the others'.
     void abandon() noexcept {
         group_.leave(*this);
+        group_.topic().end_answering(&group_, static_cast<source<T>*>(this));
         this->unrefer();
     }
 
@@ -55,6 +56,7 @@ public:
     }
 
     outlook look_ahead() noexcept override {
+        group_.topic().sweep_calls();
         if (is_gone()) { return outlook::finished; }
         if (!group_.topic().is_closed()) { return outlook::wait; }
         switch (group_.remaining()) {
@@ -73,8 +75,11 @@ public:
         return std::any_of(group_.taps().begin(), group_.taps().end(),
                            [&](const auto& t) { return t->may_have() && (!exactly || t->may_have(number_)); });
     }
-    duration next_due() const noexcept override { return group_.next_due(); }
-    void catch_up() noexcept override { group_.step(); }
+    duration next_due() const noexcept override { return std::min(group_.next_due(), group_.topic().calls_due()); }
+    void catch_up() noexcept override {
+        group_.step();
+        group_.topic().sweep_calls();
+    }
     void about_to_sleep() noexcept {
         if (group_.topic().archive() != nullptr) { group_.topic().archive()->push_settlements(); }
     }

@@ -126,19 +126,11 @@ public:
 
     /// Where those who ask through this queue and those who answer meet; made when it is first asked for. Throws std::bad_alloc.
     rendezvous& meeting_point() {
-        rendezvous* there = meeting_.load(std::memory_order_acquire);
-        if (there == nullptr) {
-            auto made = std::make_unique<rendezvous>();
-            if (meeting_.compare_exchange_strong(there, made.get(), std::memory_order_seq_cst)) {
-                there = made.release();
-                if (stream_.closed()) { there->close(); }
-            }
-        }
-        return *there;
+        return meeting_.point([this] { return stream_.closed(); });
     }
     /// A call of the rendezvous is over at `deadline` and nobody waits for it in a thread: who waits for time sees to it.
     void watch_call(duration deadline) noexcept {
-        if (meeting_.load(std::memory_order_acquire)->watch(deadline)) { wake_all(); }
+        if (meeting_.find()->watch(deadline)) { wake_all(); }
     }
     cursor& state_of_messages() noexcept { return cursor_; }
     source_base* attic() noexcept override { return this; }
@@ -182,7 +174,7 @@ public:
         cursor_.set_closing();
         wake_all();
         bounds_.wake_all();
-        if (rendezvous* const there = meeting_.load(std::memory_order_seq_cst)) { there->close(); }
+        meeting_.close();
     }
     bool drain(duration deadline) {
         close();
@@ -257,20 +249,13 @@ public:
         return may_have_something() || cursor_.deadline() <= clock_.now() || (link_ != nullptr && link_->has_pending());
     }
     bool glance() const noexcept override { return may_have_something() || (link_ != nullptr && link_->has_pending()); }
-    duration next_due() const noexcept override {
-        const rendezvous* const there = meeting_.load(std::memory_order_acquire);
-        return there == nullptr ? cursor_.deadline() : std::min(cursor_.deadline(), there->earliest());
-    }
+    duration next_due() const noexcept override { return std::min(cursor_.deadline(), meeting_.earliest()); }
     void catch_up() noexcept override {
         cursor_.step();
         sweep_calls();
     }
     /// Calls that nobody waits for in a thread, and whose time is over, are answered.
-    void sweep_calls() noexcept {
-        if (rendezvous* const there = meeting_.load(std::memory_order_acquire); there != nullptr && there->earliest() != clock::never) [[unlikely]] {
-            there->sweep_at(clock_.now());
-        }
-    }
+    void sweep_calls() noexcept { meeting_.sweep(clock_); }
     void join(waiter& w) noexcept override {
         receivers_.add(w, [this] { stream_.announce_waiter(); });
     }
@@ -291,10 +276,7 @@ public:
     bool has_priorities() const noexcept override { return has_priorities_; }
 
 private:
-    ~memory_core() {
-        cursor_.clear();
-        delete meeting_.load(std::memory_order_relaxed);
-    }
+    ~memory_core() { cursor_.clear(); }
     void destroy() noexcept override { delete this; }
 
     bool is_gone() const noexcept { return gone_.load(std::memory_order_seq_cst); }
@@ -499,7 +481,7 @@ private:
     wait_list receivers_;
     wait_list watchers_; // who drains, and who waits for dead letters: all are woken by what may concern one
     std::atomic<bool> gone_{false};
-    std::atomic<rendezvous*> meeting_{nullptr};
+    meeting meeting_;
     dead_letters<T> dead_letters_{*this};
     producer_table producers_;
 };

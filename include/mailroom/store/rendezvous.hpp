@@ -13,13 +13,15 @@
 //                   sleeping ------+                             the caller sleeps in the kernel, on this word
 //                   hooked   ------+                             a coroutine or a callback waits
 //                                  answering --> gone --> idle  nobody waits any more
+//                                  answering --> whatever it was: one of several who are asked came to nothing
 //
 //      Who moves it to `answering` (by CAS, so one) owns the place of the answer until he has stored `done`; before and after, the caller does.
 //      A time-out, a stop and the end of the requester or queue are answers like others, given by whoever notices.
-//   2. `holders_` counts who may touch a call: its caller, the message that has its envelope, and whoever found it by number and is answering.
-//      A call is used again only by a CAS of `holders_` from 0. So who holds it sees one request only, and the state can be trusted.
-//   3. A desk lives as long as its requester, and as any of its calls is held. It is not counted per call: at the end of the requester each
-//      call is marked, and who lets go of a marked one as the last lets go of the desk.
+//   2. A call is held by its caller, by whoever found it by number and is answering (`holders_` counts them), and by the message that has its
+//      envelope (`lent_`). It is used again only by a CAS of `holders_` from 0, and if `lent_` is 0 then. So who holds it sees one request only, and
+//      the state can be trusted. The two are apart because they end on different cores at about the same time: neither waits for the other's line.
+//   3. A desk lives as long as its requester, and as any of its calls is held. It is not counted per call: at the end of the requester both words
+//      of each call are marked, and who brings a marked one to 0 lets go of the desk, once for each word.
 //
 // Memory order
 //   - The answer is written between the CAS to `answering` (acquire: the caller has left that place) and the store of `done` (release); the
@@ -27,7 +29,7 @@
 //   - Going to sleep: the caller's CAS waiting -> sleeping and the answerer's CAS to `answering` are on one word. Either the caller's fails, and he
 //     sees that an answer is coming, or the answerer's sees `sleeping` and wakes him. The kernel compares the word once more.
 //   - What a call says to its answerer (the envelope) is published with the message, by the stream's release of its slot.
-//   - `take_back` and the caller let go by `fetch_sub(acq_rel)`; the CAS from 0 (acquire) sees all that both have done.
+//   - `take_back` and the caller let go by `fetch_sub(acq_rel)`; the CAS from 0 and the look at `lent_` (acquire) see all that both have done.
 //   - Closing: the caller stores `waiting`, then loads `closed_`; the closer stores `closed_`, then loads the words; all are sequentially consistent.
 //     So either the caller sees that it is closed, or the closer sees the call and answers it.
 //
@@ -35,6 +37,7 @@
 // anything foreign runs, and none is taken for a request in memory that is answered in time.
 #pragma once
 
+#include <mailroom/base/alarms.hpp>
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/error.hpp>
 #include <mailroom/base/result.hpp>
@@ -49,6 +52,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -71,8 +75,11 @@ public:
 
     // ---------------------------------------------------------------------------------------------------------------- for who answers
 
-    /// Whether anybody waits for an answer still.
-    bool is_wanted() const noexcept { return is_open(word_.load(std::memory_order_acquire)); }
+    /// Whether anybody waits for an answer still. True too while another is given: it may not be the last.
+    bool is_wanted() const noexcept {
+        const std::uint32_t seen = word_.load(std::memory_order_acquire);
+        return is_open(seen) || seen == answering;
+    }
     /// True: the place of the answer is the caller's until `finish` or `go_on`.
     bool claim(std::uint32_t& before) noexcept {
         before = word_.load(std::memory_order_acquire); // what was answered may be taken by a caller who finds that out here
@@ -87,12 +94,19 @@ public:
         return false;
     }
     void finish(std::uint32_t before) noexcept { move_on(before, done); }
-    /// There may be further answers.
+    /// There was an answer, and may be further ones.
     void go_on(std::uint32_t before) noexcept { move_on(before, waiting); }
-    /// Asks for the line where the answer will be, before the caller looks at the call's state once more.
-    void expect_answer() const noexcept { __builtin_prefetch(&why_, 1); }
+    /// There was none: the caller is not to know.
+    void go_on_silently(std::uint32_t before) noexcept { word_.store(before, std::memory_order_release); }
     /// Asks for the line of a call that will be used next.
     void expect_use() const noexcept { __builtin_prefetch(&word_, 1); }
+    /// Whether its caller takes more than one answer. Constant while it is out.
+    bool takes_several() const noexcept { return takes_several_; }
+    /// Whether several are asked, each of whom may answer, or fail. Constant while it is out.
+    bool gathers() const noexcept { return gathers_; }
+    /// One of those who were asked says no more; failed. False: nobody waits.
+    virtual void end_from(const void* whom) noexcept = 0;
+    virtual bool fail_from(const void* whom, failure why) noexcept = 0;
     /// Answers with a failure. False: it has been answered, or nobody waits.
     bool fail(failure why) noexcept {
         std::uint32_t before = 0;
@@ -120,12 +134,19 @@ public:
 
     // ----------------------------------------------------------------------------------------------------------------- for who asks
 
-    /// True: it is the caller's, with a hold for him, and, if it lends its envelope, one for the message.
-    bool try_take(bool lends) noexcept {
+    /// True: it is the caller's, with a hold for him.
+    bool try_take() noexcept {
+        if (holders_.load(std::memory_order_relaxed) != 0 || lent_.load(std::memory_order_relaxed) != 0) { return false; }
         std::uint32_t none = 0;
-        return holders_.load(std::memory_order_relaxed) == 0 &&
-               holders_.compare_exchange_strong(none, lends ? 2 : 1, std::memory_order_acquire, std::memory_order_relaxed);
+        if (!holders_.compare_exchange_strong(none, 1, std::memory_order_acquire, std::memory_order_relaxed)) { return false; }
+        if (lent_.load(std::memory_order_acquire) == 0) { return true; }
+        let_go(); // somebody else took it, sent it, and gave up, in between
+        return false;
     }
+    /// Its envelope goes with a message, which holds it from now on.
+    void lend() noexcept { lent_.store(1, std::memory_order_relaxed); }
+    void take_several() noexcept { takes_several_ = true; }
+    void gather() noexcept { gathers_ = true; }
     /// A request begins.
     void open() {
         number_.store(number_.load(std::memory_order_relaxed) + generation_step, std::memory_order_relaxed);
@@ -168,11 +189,7 @@ public:
     /// As long as it takes another core to answer at once.
     bool wait_briefly() const noexcept {
         if (clock_->patience() == duration::zero()) { return is_done(); }
-        for (unsigned i = 0; i < brief; ++i) {
-            if (is_done()) { return true; }
-            pause();
-        }
-        return false;
+        return brief_look::look([this]() noexcept { return is_done(); });
     }
     /// `w` is woken once it is done. False: it is already.
     bool hook(waiter& w) noexcept {
@@ -189,12 +206,17 @@ public:
     }
     /// True: `w` will not be woken.
     bool unhook() noexcept {
-        std::uint32_t seen = hooked;
-        return word_.compare_exchange_strong(seen, waiting, std::memory_order_seq_cst, std::memory_order_relaxed);
+        for (unsigned round = 0;;) {
+            std::uint32_t seen = hooked;
+            if (word_.compare_exchange_strong(seen, waiting, std::memory_order_seq_cst, std::memory_order_relaxed)) { return true; }
+            if (seen != answering) { return false; }
+            clock_->relax(round++); // it may come to nothing
+        }
     }
     /// The caller is through with it: it is done or gone. Writes no more than it has to, for the line may be on its way to the next.
     void close() noexcept {
         if (why_.kind() != errc{}) { why_ = failure(errc{}); }
+        takes_several_ = gathers_ = false;
         let_go();
     }
     const failure& why() const noexcept { return why_; }
@@ -202,8 +224,9 @@ public:
     void take_back(envelope&) noexcept override {
         // The message ended. Whoever waits in a thread need not wait any longer; no foreign code may run here, so others wait until their time is over.
         if (is_wanted()) { lose(); }
-        let_go();
+        end_loan();
     }
+    void end_loan() noexcept;
 
     /// What became of the requests that used this place. Written by their callers, one at a time.
     struct tally {
@@ -224,13 +247,16 @@ protected:
 private:
     friend class desk;
     static constexpr std::uint32_t orphaned = std::uint32_t{1} << 31;
+    static constexpr std::uint16_t orphaned_loan = std::uint16_t{1} << 15;
     static constexpr unsigned index_bits = 20;
     static constexpr std::uint64_t generation_step = std::uint64_t{1} << index_bits;
 
-    static constexpr unsigned brief = 64;
-
     static bool is_open(std::uint32_t s) noexcept { return s == waiting || s == sleeping || s == hooked; }
     void move_on(std::uint32_t before, state to) noexcept {
+        if (before == waiting) [[likely]] {
+            word_.store(to, std::memory_order_release);
+            return;
+        }
         clock& c = *clock_;
         waiter* const hook = before == hooked ? hook_ : nullptr;
         word_.store(to, std::memory_order_release); // from here on it may be used again: only its address is
@@ -266,22 +292,29 @@ private:
         }
     }
 
-    // In one line with the beginning of the envelope, which is written as the message is sent, and read by who answers.
+    // One line: what asking writes and answering reads, and the other way round. With it the beginning of the envelope.
     std::atomic<std::uint32_t> word_{idle};
-    std::atomic<std::uint32_t> holders_{0};
-    clock* clock_ = nullptr;
+    std::atomic<std::uint16_t> lent_{0};
+    bool takes_several_ = false, gathers_ = false;
     desk* desk_ = nullptr;
+
+protected:
+    /// Where an answer is written that is no larger.
+    static constexpr std::size_t small = 16;
+    alignas(8) std::byte small_[small];
 
 public:
     envelope cover; // what it lends
 
 private:
     // Only the caller writes these, some after the message was sent: not where it is in the way of who answers.
-    alignas(64) std::atomic<std::uint64_t> number_{0}; // generation and place on the desk
+    alignas(64) std::atomic<std::uint32_t> holders_{0};
+    clock* clock_ = nullptr;
+    std::atomic<std::uint64_t> number_{0}; // generation and place on the desk
     std::atomic<offset> place_{no_offset};
+    waiter* hook_ = nullptr;
     std::atomic<std::uint64_t> asked_{0}, answered_{0}, failed_{0}, timed_out_{0};
     std::atomic<std::uint64_t> late_{0}; // this one is written by whoever is late
-    waiter* hook_ = nullptr;
     // guarded by the desk's mutex: its place among the timers
     duration deadline_ = clock::never;
     bool timed_ = false;
@@ -293,7 +326,7 @@ protected:
 };
 
 /// The calls of one requester.
-class desk {
+class desk : private alarmed {
 public:
     desk(const desk&) = delete;
     desk& operator=(const desk&) = delete;
@@ -316,17 +349,19 @@ public:
     /// The message at `place` goes, unless somebody has it: nobody waits for its answer. Callers may outlive the requester, and with it the queue.
     void withdraw(offset place) noexcept {
         if (place == no_offset) { return; }
+        if (cursor_ == nullptr) { return; } // others may read it still
         if (source_base* const home = refer_home()) {
-            cursor_.withdraw(place);
+            cursor_->withdraw(place);
             home->unrefer();
         }
     }
     /// The requester goes: it is found no more. What is out is answered with errc::closed, and withdrawn.
     void leave() noexcept {
         closed_.store(true, std::memory_order_seq_cst);
+        alarms().withdraw(*this);
         each([this](call& c) {
             const offset place = c.place();
-            if (c.fail(errc::closed) && place != no_offset) { cursor_.withdraw(place); }
+            if (c.fail(errc::closed) && place != no_offset && cursor_ != nullptr) { cursor_->withdraw(place); }
         });
         {
             const std::lock_guard lock(mutex_);
@@ -334,7 +369,9 @@ public:
         }
         each([this](call& c) {
             refer();
-            if ((c.holders_.fetch_or(call::orphaned, std::memory_order_acq_rel) & ~call::orphaned) == 0) { unrefer(); }
+            if (c.holders_.fetch_or(call::orphaned, std::memory_order_acq_rel) == 0) { unrefer(); }
+            refer();
+            if (c.lent_.fetch_or(call::orphaned_loan, std::memory_order_acq_rel) == 0) { unrefer(); }
         });
         unrefer();
     }
@@ -373,6 +410,10 @@ public:
             alarm_(*home, deadline);
             home->unrefer();
         }
+        if (clock_.patience() != duration::zero()) { // else the clock drives those who use it
+            alarms().announce(*this, deadline);
+            if (closed()) { alarms().withdraw(*this); } // it may have gone in between
+        }
     }
     void unwatch(call& c) noexcept {
         const std::lock_guard lock(mutex_);
@@ -409,8 +450,8 @@ public:
 protected:
     using alarm = void (*)(source_base& home, duration deadline) noexcept;
 
-    desk(clock& c, std::string_view type, std::uint64_t address, source_base& home, cursor& from, alarm ring)
-        : clock_(c), type_(type), name_(reply_address(address)), home_(&home), cursor_(from), alarm_(ring) {}
+    desk(clock& c, std::string_view type, std::uint64_t address, source_base& home, cursor* from, alarm how)
+        : alarmed(c), clock_(c), type_(type), name_(reply_address(address)), home_(&home), cursor_(from), alarm_(how) {}
     virtual ~desk() = default;
 
     /// Calls beside each other: 8, 16, 32, ...
@@ -424,27 +465,32 @@ protected:
     virtual std::size_t make_chunk(std::size_t chunk) = 0;
 
     /// A call for the caller, who holds it. Throws std::bad_alloc, and errc::full for a million calls at once.
-    call& take(bool lends) {
+    call& take() {
         const std::size_t n = size_.load(std::memory_order_acquire);
         const std::size_t from = hint_.load(std::memory_order_relaxed);
         for (std::size_t k = 0, i = from; k < n; ++k) {
             i = i + 1 < n ? i + 1 : 0;
-            if (call* const c = at(i); c->try_take(lends)) {
+            if (call* const c = at(i); c->try_take()) {
                 hint_.store(i, std::memory_order_relaxed);
                 at(i + 1 < n ? i + 1 : 0)->expect_use();
                 return *c;
             }
         }
-        return grow(lends);
+        return grow();
     }
 
 private:
+    duration next_alarm() const noexcept override { return earliest(); }
+    void ring(duration now) noexcept override { sweep(now); }
+    void hold_alarm() noexcept override { refer(); }
+    void let_go_alarm() noexcept override { unrefer(); }
+
     source_base* refer_home() noexcept {
         const std::lock_guard lock(mutex_);
         if (home_ != nullptr) { home_->refer(); }
         return home_;
     }
-    call& grow(bool lends) {
+    call& grow() {
         const std::lock_guard lock(mutex_);
         const std::size_t n = size_.load(std::memory_order_relaxed);
         const std::size_t chunk = chunk_of(n);
@@ -457,7 +503,7 @@ private:
             c->number_.store(i, std::memory_order_relaxed);
             c->cover.props.reply_to = name_;
         }
-        at(n)->try_take(lends);
+        at(n)->try_take();
         size_.store(n + more, std::memory_order_release);
         return *at(n);
     }
@@ -479,7 +525,7 @@ private:
     const std::string name_;
     std::uint64_t order_ = 0; // guarded by the rendezvous
     source_base* home_;       // guarded by the mutex: the queue's core, as long as the requester is there
-    cursor& cursor_;          // valid as long as that
+    cursor* const cursor_;    // whose messages are its requests alone, valid as long as that; or nullptr
     const alarm alarm_;
     std::atomic<std::size_t> references_{1};
     std::atomic<std::size_t> size_{0};
@@ -493,8 +539,11 @@ private:
 inline void call::let_go() noexcept {
     if (holders_.fetch_sub(1, std::memory_order_acq_rel) == (orphaned | 1u)) { desk_->unrefer(); }
 }
+inline void call::end_loan() noexcept {
+    if (lent_.fetch_sub(1, std::memory_order_acq_rel) == (orphaned_loan | 1u)) { desk_->unrefer(); }
+}
 
-/// All desks of those who ask through one queue.
+/// All desks of those who ask through one endpoint.
 class rendezvous {
 public:
     rendezvous() = default;
@@ -534,7 +583,31 @@ public:
         }
         return nullptr;
     }
-    /// The queue was closed.
+    /// Somebody answers for `whom`, a subscription, each of which is given what is asked; `through`: its member he receives by. Throws std::bad_alloc.
+    void come_to_answer(const void* whom, const void* through) {
+        const std::lock_guard lock(mutex_);
+        answering_.push_back({whom, through});
+    }
+    /// One who answered through `through` goes; all of them do; all who answered for `whom` do.
+    void leave_answering(const void* whom, const void* through) noexcept { take_answering(whom, through, false); }
+    void end_answering(const void* whom, const void* through = nullptr) noexcept { take_answering(whom, through, true); }
+    /// For whom anybody answers at the moment, each once.
+    std::vector<const void*> who_answers() {
+        std::vector<const void*> all;
+        {
+            const std::lock_guard lock(mutex_);
+            for (const answering& a : answering_) { all.push_back(a.whom); }
+        }
+        std::sort(all.begin(), all.end());
+        all.erase(std::unique(all.begin(), all.end()), all.end());
+        return all;
+    }
+    /// Takes out for whom nobody answers any more.
+    void keep_who_answers(std::vector<const void*>& whom) noexcept {
+        const std::lock_guard lock(mutex_);
+        std::erase_if(whom, [this](const void* w) { return !answers_for(w); });
+    }
+    /// The endpoint was closed.
     void close() noexcept {
         {
             const std::lock_guard lock(mutex_);
@@ -563,6 +636,26 @@ public:
     }
 
 private:
+    struct answering {
+        const void* whom;
+        const void* through;
+    };
+    bool answers_for(const void* whom) const noexcept {
+        return std::any_of(answering_.begin(), answering_.end(), [whom](const answering& a) { return a.whom == whom; });
+    }
+    void take_answering(const void* whom, const void* through, bool all) noexcept {
+        {
+            const std::lock_guard lock(mutex_);
+            bool found = false;
+            std::erase_if(answering_, [&](const answering& a) {
+                const bool is_one = a.whom == whom && (through == nullptr || a.through == through) && (all || !found);
+                found = found || is_one;
+                return is_one;
+            });
+            if (!found || answers_for(whom)) { return; }
+        }
+        each([whom](desk& d) { d.each([whom](call& c) { c.end_from(whom); }); });
+    }
     // Calls `fn` for each, in the order in which they came, without the lock.
     template <class Fn>
     void each(Fn fn) noexcept {
@@ -583,10 +676,50 @@ private:
 
     std::mutex mutex_;
     std::vector<desk*> desks_;
+    std::vector<answering> answering_;
     bool closed_ = false;
     std::uint64_t entered_ = 0;
     std::atomic<std::uint64_t> made_{0};
     std::atomic<std::int64_t> earliest_{clock::never.count()};
+};
+
+/// An endpoint's rendezvous, once there is one.
+class meeting {
+public:
+    meeting() = default;
+    meeting(const meeting&) = delete;
+    meeting& operator=(const meeting&) = delete;
+    ~meeting() { delete there_.load(std::memory_order_relaxed); }
+
+    /// Made when it is first asked for; `is_closed()`: whether the endpoint is. Throws std::bad_alloc.
+    template <class IsClosed>
+    rendezvous& point(IsClosed is_closed) {
+        rendezvous* there = find();
+        if (there == nullptr) {
+            auto made = std::make_unique<rendezvous>();
+            if (there_.compare_exchange_strong(there, made.get(), std::memory_order_seq_cst)) {
+                there = made.release();
+                if (is_closed()) { there->close(); }
+            }
+        }
+        return *there;
+    }
+    rendezvous* find() const noexcept { return there_.load(std::memory_order_seq_cst); }
+    /// When the first call is over that nobody waits for in a thread.
+    duration earliest() const noexcept {
+        const rendezvous* const there = find();
+        return there == nullptr ? clock::never : there->earliest();
+    }
+    void sweep(const clock& c) noexcept {
+        if (rendezvous* const there = find(); there != nullptr && there->earliest() != clock::never) [[unlikely]] { there->sweep_at(c.now()); }
+    }
+    /// The endpoint was closed.
+    void close() noexcept {
+        if (rendezvous* const there = find()) { there->close(); }
+    }
+
+private:
+    std::atomic<rendezvous*> there_{nullptr};
 };
 
 } // namespace mailroom::detail

@@ -94,6 +94,7 @@ public:
         }
     }
     deduplicator* ids() noexcept { return common_.ids.get(); }
+    const timing& times() const noexcept { return common_.time; }
     producer_table& numbers() noexcept { return common_.numbers; }
     /// A handle goes. Several may share what lives in a journal.
     void handle_gone() noexcept {
@@ -246,6 +247,13 @@ public:
         for (auto& p : partitions_) { p->log().close(); }
         each([](group<T>& g) { g.set_closing(); });
         common_.room.wake_all();
+        this->meeting_.close();
+    }
+    /// A call of the rendezvous is over at `deadline` and nobody waits for it in a thread: who waits for time sees to it.
+    void watch_call(duration deadline) noexcept {
+        if (this->meeting_.find()->watch(deadline)) {
+            each([](group<T>& g) { g.step(); });
+        }
     }
     bool drain(duration deadline) {
         close();
@@ -492,6 +500,7 @@ private:
     }
     void end_for_good(group<T>& g) {
         g.end();
+        this->end_answering(&g);
         if (stored_ != nullptr && g.is_durable()) { stored_->forget(g.name()); }
     }
 
@@ -544,6 +553,7 @@ private:
     // timed
     void step() noexcept override {
         catch_up();
+        this->sweep_calls();
         try {
             expire();
         } catch (...) { // no memory: next time

@@ -42,10 +42,7 @@ void engine<T>::labour(worker& self) noexcept {
     lock_type lock(mutex_);
     bool spun = false;
     while (!stopping_.load(std::memory_order_relaxed)) {
-        if (work(lock)) {
-            spun = false;
-            continue;
-        }
+        if (work(lock, spun)) { continue; }
         if (stopping_.load(std::memory_order_relaxed) || retires()) { break; }
         rest(lock, self, spun);
     }
@@ -105,7 +102,8 @@ void engine<T>::spin(lock_type& lock) noexcept {
         found = source_->glance();
     }
     const duration until = found ? duration::min() : clock_.now() + clock_.patience();
-    while (!found && !source_->may_have() && !nudged_.load(std::memory_order_relaxed) && !stopping_.load(std::memory_order_relaxed) && clock_.now() < until) {
+    while (!found && !source_->may_have() && !nudged_.load(std::memory_order_relaxed) && !stopping_.load(std::memory_order_relaxed) &&
+           clock_.now() < until) {
         clock_.relax(64);
     }
     lock.lock();

@@ -1,6 +1,7 @@
 // The engine's class; what it does is defined in consuming/engine.hpp and beside this file. consuming/engine.hpp says why it is right.
 #pragma once
 
+#include <mailroom/base/alarms.hpp>
 #include <mailroom/base/basics.hpp>
 #include <mailroom/base/clock.hpp>
 #include <mailroom/base/wait.hpp>
@@ -43,7 +44,7 @@ protected:
 
 /// Everything of a consumer but its handler.
 template <class T>
-class engine : public consumer_core, public std::enable_shared_from_this<engine<T>>, private waiter {
+class engine : public consumer_core, public std::enable_shared_from_this<engine<T>>, private waiter, private alarm_keeper {
 public:
     engine(const engine&) = delete;
     engine& operator=(const engine&) = delete;
@@ -58,11 +59,13 @@ public:
     void finish() noexcept override;
 
 protected:
-    engine(source<T>& from, consume_options&& o)
+    /// `stays`: see detail/staying.hpp.
+    engine(source<T>& from, consume_options&& o, bool stays = false)
         : waiter(&engine::scouted), source_(from), clock_(from.time()), given_(from, clock_), lease_(from.lease()), least_(o.concurrency.min),
           most_(o.concurrency.max), ahead_(from.has_priorities() || o.max_per_second > 0 ? 1 : o.prefetch),
           capacity_(std::max(from.has_priorities() ? 1 : o.prefetch, static_cast<std::size_t>(o.concurrency.max))), per_key_(o.max_per_key),
-          processing_limit_(o.processing_limit), by_executor_(static_cast<bool>(o.executor)), present_(clock_), pace_(o.max_per_second) {
+          processing_limit_(o.processing_limit), by_executor_(static_cast<bool>(o.executor)),
+          stays_(stays && !by_executor_ && least_ == most_ && per_key_ == 0 && o.max_per_second == 0), present_(clock_), pace_(o.max_per_second) {
         if (by_executor_) { executor_ = std::make_shared<const executor>(std::move(o.executor)); }
         on_error_ = std::move(o.on_error);
     }
@@ -119,8 +122,9 @@ private:
     // ---------------------------------------------------------------------------------------------------------------- handlers: engine.hpp
 
     /// Runs one handler if one may run.
-    bool work(lock_type& lock) noexcept;
-    void run(lock_type& lock, held<T>& h) noexcept;
+    bool work(lock_type& lock, bool& spun) noexcept;
+    void run(lock_type& lock, held<T>& h, bool& spun) noexcept;
+    void serve(held<T>& h) noexcept;
     void report(const std::exception_ptr& what) noexcept;
     /// If another handler can be started, sees to it that somebody does; else that somebody notices when one can be (invariant 3).
     /// True: the caller is to `drive`, once it has let go of the mutex.
@@ -148,6 +152,19 @@ private:
     /// Whether the calling worker, which has nothing to do, is one too many.
     bool retires() noexcept;
 
+    // ----------------------------------------------------------------------------------- a worker that stays at work: detail/staying.hpp
+
+    void note_taken() noexcept {
+        if (stays_) { has_taken_.store(taken_.first() != nullptr, std::memory_order_relaxed); }
+    }
+    /// Takes one message after the other into `h`, which is running, and has it handled, without the mutex; until there was none for a while.
+    void stay(held<T>& h) noexcept;
+    /// False: there is none, or it is not for us.
+    bool take_into(held<T>& h) noexcept;
+    bool may_stay() const noexcept { return !stopping_.load(std::memory_order_acquire) && !has_taken_.load(std::memory_order_relaxed); }
+    /// A short while of looking; one at a time.
+    bool linger() noexcept;
+
     // ------------------------------------------------------------------------------------------------------- an executor: detail/turns.hpp
 
     /// Has the executor run a handler, and again as long as it does so on the spot and there is more.
@@ -166,6 +183,8 @@ private:
     }
     /// The keeper is to look at `instant`, and is started for that if need be. Never: needs no keeper.
     void arm(duration instant) noexcept;
+    /// The same, of somebody else's.
+    void alarm_at(duration instant) noexcept override;
     bool keeper_is_there() noexcept;
     void keep() noexcept;
     /// Leases are renewed three times in their length, all at once: who was taken since has most of its own left.
@@ -182,6 +201,7 @@ private:
     const std::size_t per_key_;
     const duration processing_limit_;
     const bool by_executor_;
+    const bool stays_;
     std::function<void(std::exception_ptr)> on_error_; // constant until nothing runs any more
 
     std::mutex mutex_;
@@ -202,6 +222,8 @@ private:
     int idle_ = 0;
     bool spinning_ = false;
     std::atomic<bool> nudged_{false};
+    std::atomic<bool> has_taken_{false}; // whether anything is taken; written under the mutex, where workers stay
+    std::atomic<bool> lingering_{false}; // whether one of those looks
     duration window_end_ = clock::never; // when what was needed lately is looked at
     std::size_t most_busy_ = 0;
     int surplus_ = 0;
@@ -212,6 +234,7 @@ private:
     std::thread keeper_;
     duration plan_ = clock::never; // when it wakes
     duration tick_at_ = clock::never, pace_at_ = clock::never, again_at_ = clock::never;
+    duration alarm_at_ = clock::never; // somebody else's
     bool grow_ = false;
     std::atomic<std::uint32_t> call_{0};
 };

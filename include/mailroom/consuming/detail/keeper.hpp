@@ -1,5 +1,5 @@
 // The keeper: one thread of the engine that waits for instants. It renews leases, notices what becomes due by time alone, opens the gate of
-// the rate limit, and adds a worker where a sender found all of them busy.
+// the rate limit, adds a worker where a sender found all of them busy, and looks at instants of others (base/alarms.hpp).
 #pragma once
 
 #include <mailroom/base/basics.hpp>
@@ -20,6 +20,14 @@ void engine<T>::arm(duration instant) noexcept {
     if (instant >= plan_ || !keeper_is_there()) { return; }
     plan_ = instant;
     poke();
+}
+
+template <class T>
+void engine<T>::alarm_at(duration instant) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (stopping_.load(std::memory_order_relaxed)) { return; }
+    alarm_at_ = std::min(alarm_at_, instant);
+    arm(instant);
 }
 
 template <class T>
@@ -65,9 +73,18 @@ void engine<T>::keep() noexcept {
             due = source_->next_due();
             if (due <= now) { due = now + shortest_pause; }
         }
+        if (alarm_at_ <= now) {
+            alarm_at_ = clock::never;
+            activity here(present_, false);
+            lock.unlock();
+            const duration next = alarms().ring(clock_, now);
+            lock.lock();
+            here.end();
+            alarm_at_ = std::min(alarm_at_, next);
+        }
         if (stopping_.load(std::memory_order_relaxed)) { break; }
         if (grow_) { continue; }
-        const duration plan = plan_ = std::min({tick_at_, pace_at_, again_at_, due});
+        const duration plan = plan_ = std::min({tick_at_, pace_at_, again_at_, alarm_at_, due});
         const std::uint32_t seen = call_.load(std::memory_order_relaxed);
         lock.unlock();
         clock_.park(call_, seen, plan);
@@ -84,31 +101,30 @@ void engine<T>::begin_renewing() noexcept {
 
 template <class T>
 void engine<T>::renew(lock_type& lock, duration now) noexcept {
-    struct term {
-        offset place;
-        int partition;
-        std::uint32_t attempt;
-    };
     tick_at_ = clock::never;
     held_list<T> stale; // taken so long ago that the handlers in front of them must be stuck: somebody else may have them
-    std::vector<term> terms;
+    std::vector<held_term> terms;
     for (held<T>* h = taken_.first(); h != nullptr;) {
         held<T>* const next = h->next;
-        if (now - h->since >= std::max(processing_limit_, lease_)) { stale.push(*taken_.remove(*h)); }
+        if (now - h->since() >= std::max(processing_limit_, lease_)) { stale.push(*taken_.remove(*h)); }
         h = next;
     }
+    note_taken();
     try {
         terms.reserve(taken_.size() + running_.size());
-        for (const held<T>* h = taken_.first(); h != nullptr; h = h->next) { terms.push_back({h->place, h->partition, h->attempt}); }
+        held_term t;
+        for (const held<T>* h = taken_.first(); h != nullptr; h = h->next) {
+            if (h->read(t)) { terms.push_back(t); }
+        }
         for (const held<T>* h = running_.first(); h != nullptr; h = h->next) {
-            if (now - h->since < processing_limit_) { terms.push_back({h->place, h->partition, h->attempt}); }
+            if (h->read(t) && now - t.since < processing_limit_) { terms.push_back(t); }
         }
     } catch (...) { // two thirds of the leases are left
     }
     if (taken_.first() != nullptr || running_.first() != nullptr) { begin_renewing(); }
     activity here(present_, false);
     lock.unlock();
-    for (const term& t : terms) { source_->renew(t.place, t.partition, t.attempt, lease_); }
+    for (const held_term& t : terms) { source_->renew(t.place, t.partition, t.attempt, lease_); }
     lock.lock();
     give_back(lock, stale);
     here.end();

@@ -70,7 +70,8 @@ void engine<T>::drive() noexcept {
 template <class T>
 bool engine<T>::take_turn() noexcept {
     lock_type lock(mutex_);
-    work(lock);
+    bool spun = false;
+    work(lock, spun);
     if (stopping_.load(std::memory_order_relaxed)) { given_up(lock); }
     --slots_;
     return delegate();
