@@ -22,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <sys/stat.h>
@@ -1236,6 +1237,25 @@ TEST_CASE("journal: a queue of many messages is not read to be opened, and reads
     h.journal->compact();
     CHECK(h.journal->verify().intact);
     CHECK(h.journal->verify().messages == 0);
+}
+TEST_CASE("journal: verify counts whatever many messages wait, and passes on what its progress throws") {
+    home h(durability::none);
+    constexpr int many = 150'000;
+    simulated_queue<> q(*h.journal, "q");
+    q.send_many(std::vector<int>(1000));
+    while (q.try_pop()) {}
+    for (int i = 0; i < many / 1000; ++i) { q.send_many(std::vector<int>(1000)); }
+    auto held = q.try_receive();
+    q.try_pop();
+    h.journal->flush();
+    const auto r = h.journal->verify();
+    CHECK(r.intact);
+    CHECK(r.messages == many - 1);
+    struct enough : std::runtime_error {
+        using std::runtime_error::runtime_error;
+    };
+    CHECK_THROWS_AS(h.journal->verify([](double) { throw enough("enough"); }), enough);
+    CHECK(h.journal->verify().intact);
 }
 TEST_CASE("journal: several queues and topics in one directory do not know each other") {
     home h;

@@ -13,7 +13,7 @@ inline void cursor::absorb_enough(session& s, std::size_t max, std::uint32_t cla
         absorb(s, head);
         return;
     }
-    const auto enough = [&] { return options_.shares != nullptr ? index_.best_for(claimant) != nullptr : index_.eligible() >= max; };
+    const auto enough = [&] { return options_.shares != nullptr ? index_.best_for(claimant) != nullptr : index_.eligible() + shelf_.size() >= max; };
     while (next() < head && may_claim(claimant) && !enough()) { absorb(s, head, span); }
 }
 

@@ -3,6 +3,18 @@
 
 #include <mailroom/journal/detail/recovery.hpp>
 
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace mailroom::detail {
 
 template <class Files>
@@ -25,6 +37,7 @@ verify_report log_engine<Files>::verify(const progress& tell) {
         report.damages.push_back(std::move(d));
     };
     std::uint64_t done = 0;
+    bool is_telling = false; // what that throws is not the journal's
     for (std::size_t i = 0; i < all.size(); ++i) {
         const segment_ptr& s = all[i];
         ++report.segments;
@@ -48,58 +61,79 @@ verify_report log_engine<Files>::verify(const progress& tell) {
                     ++report.batches;
                     report.records += records.size();
                     report.bytes += batch_header::size + b.length;
-                    if (tell && bytes != 0) { tell(static_cast<double>(done + (b.position - s->first())) / static_cast<double>(bytes)); }
+                    if (tell && bytes != 0) {
+                        is_telling = true;
+                        tell(static_cast<double>(done + (b.position - s->first())) / static_cast<double>(bytes));
+                        is_telling = false;
+                    }
                 },
                 [&](damage d) {
                     wrong(std::move(d));
                     is_first = true; // what follows has nothing to follow
                 });
         } catch (const std::bad_alloc&) { throw; } catch (const std::exception& e) {
+            if (is_telling) { throw; }
             wrong({s->path(), 0, e.what()});
         }
         done += ends[i] - s->first();
     }
-    // Each message that somebody has still to settle is where the index says.
-    std::vector<std::pair<std::uint32_t, std::vector<offset>>> wanted;
+    // Each message that somebody has still to settle is where the index says. So many offsets at once: there may be more than fit into memory.
+    constexpr offset at_once = 1 << 16;
+    std::vector<std::uint32_t> wanted(at_once / 32);
+    std::vector<std::uint32_t> streams;
     {
         const std::lock_guard lock(state_);
-        for (const auto& [number, s] : catalog_.streams()) {
-            std::vector<offset> places;
-            catalog_.each_cursor_of(number, [&, next = s.next](const cursor_image& c) {
-                c.each_unsettled(0, next, [&](offset o) {
-                    places.push_back(o);
-                    return true;
-                });
-            });
-            std::sort(places.begin(), places.end());
-            places.erase(std::unique(places.begin(), places.end()), places.end());
-            wanted.emplace_back(number, std::move(places));
-        }
+        for (const auto& [number, s] : catalog_.streams()) { streams.push_back(number); }
     }
     bool has_memory = true;
-    for (const auto& [stream, places] : wanted) {
-        report.messages += places.size();
-        for (std::size_t i = 0; i < places.size();) {
-            const offset first = places[i];
-            std::uint32_t mask = 0;
-            for (; i < places.size() && places[i] - first < 32; ++i) { mask |= std::uint32_t{1} << (places[i] - first); }
-            read(
-                stream, first, mask, [](unsigned, const record&) {},
-                [&, number = stream](unsigned k, const damage* d) {
-                    const bool known = d != nullptr && std::any_of(report.damages.begin(), report.damages.end(),
-                                                                   [&](const damage& other) { return other.file == d->file && other.byte == d->byte; });
-                    if (known) { return; }
-                    if (d != nullptr && d->file.empty()) {
-                        has_memory = false;
-                        return;
-                    }
-                    try {
-                        wrong(d != nullptr ? *d
-                                           : damage{directory_, 0,
-                                                    "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
-                    } catch (...) { has_memory = false; }
+    const auto look_at = [&](std::uint32_t number, offset first, std::uint32_t mask) {
+        report.messages += static_cast<std::uint64_t>(std::popcount(mask));
+        read(
+            number, first, mask, [](unsigned, const record&) {},
+            [&](unsigned k, const damage* d) {
+                const bool known = d != nullptr && std::any_of(report.damages.begin(), report.damages.end(),
+                                                               [&](const damage& other) { return other.file == d->file && other.byte == d->byte; });
+                if (known) { return; }
+                if (d == nullptr) {
+                    const std::lock_guard lock(state_);
+                    if (!catalog_.is_wanted(number, first + k)) { return; } // settled meanwhile, and gone
+                }
+                if (d != nullptr && d->file.empty()) {
+                    has_memory = false;
+                    return;
+                }
+                try {
+                    wrong(d != nullptr ? *d
+                                       : damage{directory_, 0,
+                                                "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
+                } catch (...) { has_memory = false; }
+            });
+        if (!has_memory) { throw std::bad_alloc(); }
+    };
+    for (const std::uint32_t number : streams) {
+        offset from = 0;
+        for (bool more = true; more;) {
+            std::fill(wanted.begin(), wanted.end(), 0);
+            {
+                const std::lock_guard lock(state_);
+                const auto s = catalog_.streams().find(number);
+                if (s == catalog_.streams().end()) { break; } // forgotten meanwhile
+                offset first = s->second.next;
+                catalog_.each_cursor_of(number, [&](const cursor_image& c) { first = std::min(first, c.floor()); });
+                from = std::max(from, first - first % 32);
+                const offset until = std::min(from + at_once, s->second.next);
+                catalog_.each_cursor_of(number, [&](const cursor_image& c) {
+                    c.each_unsettled(from, until, [&](offset o) {
+                        wanted[static_cast<std::size_t>((o - from) / 32)] |= std::uint32_t{1} << (o - from) % 32;
+                        return true;
+                    });
                 });
-            if (!has_memory) { throw std::bad_alloc(); }
+                more = until < s->second.next;
+            }
+            for (std::size_t i = 0; i < wanted.size(); ++i) {
+                if (wanted[i] != 0) { look_at(number, from + 32 * i, wanted[i]); }
+            }
+            from += at_once;
         }
     }
     if (tell) { tell(1); }
