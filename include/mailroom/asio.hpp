@@ -326,10 +326,10 @@ auto async_receive(Context& context, Endpoint& endpoint, CompletionToken&& token
     return async_receive(boost::asio::any_io_executor(context.get_executor()), endpoint, std::forward<CompletionToken>(token));
 }
 
-/// As long as it is there, an executor, or a context, sees to it that whoever waits for an answer in a coroutine or by `then` (request.hpp) learns in time
-/// that his time is over, where no consumer with threads is there to do so: of all requesters of this process whose queues or topics use this clock.
-/// They are resumed on it then. No thread; a timer, which counts as outstanding work from when such a wait begins until its time is over, or this is
-/// destroyed. The context must outlive it. A value of one thread; destroyed in any.
+/// As long as it is there, an executor, or a context, sees to it that whoever waits for an answer in a coroutine or by `then` (request.hpp) learns in
+/// time that his time is over, where no consumer with threads is there to do so: of all requesters of this process whose queues or topics use this
+/// clock. They are resumed on it then. No thread; a timer, which counts as outstanding work from when such a wait begins until its time is over, or
+/// this is destroyed. The context must outlive it. A value of one thread; destroyed in any.
 class asio_timekeeper {
 public:
     explicit asio_timekeeper(boost::asio::any_io_executor where, clock& of = system_clock())

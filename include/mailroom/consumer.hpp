@@ -32,7 +32,7 @@ struct consumer_access;
 ///   - nothing can be taken, but the source holds what time alone brings: delayed, to be retried, or leased and perhaps to be lost; or
 ///   - what failed is tried again in a moment: an executor that threw, a take without memory; or
 ///   - own threads are all busy and fewer than `concurrency.max`: a sender may have it start another; or
-///   - it has own threads, and somewhere in this process, by the same clock, somebody waits without a thread for an answer (request.hpp) with a time limit.
+///   - it has own threads, and in this process, by the same clock, somebody waits without a thread for an answer with a time limit (request.hpp).
 /// So with an executor, and without leases, delays, retries and a rate limit that is reached, there is no thread.
 ///
 /// Threads: every member may be called from any thread, the handler's own included; destruction and moves as for any object.

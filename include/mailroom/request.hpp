@@ -20,10 +20,10 @@
 // A requester has no thread: who waits takes his own answer. A responder is a consumer, with its threads. How they meet, and why that is right:
 // store/rendezvous.hpp.
 //
-// What becomes of a request whose caller no longer waits: it is taken out of the queue if nobody has it, and skipped by a responder that has it but has
-// not begun. One that is stored has a time to live besides, as long as its caller waits, so that it is not answered after a crash when its time is
-// over, and so has one that is sent to a topic; such requests are dropped when they expire, and are never among the dead letters. A stored request whose requester is of an earlier process
-// is answered, and the answer dropped and counted.
+// What becomes of a request whose caller no longer waits: it is taken out of the queue if nobody has it, and skipped by a responder that has it but
+// has not begun. One that is stored has a time to live besides, as long as its caller waits, so that it is not answered after a crash when its time
+// is over, and so has one that is sent to a topic; such requests are dropped when they expire, and are never among the dead letters. A stored request
+// whose requester is of an earlier process is answered, and the answer dropped and counted.
 //
 // Delivery is at least once, as for every message: a responder that loses its lease, or its process, may have begun a request that another one
 // is given. The first answer counts.

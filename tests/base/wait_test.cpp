@@ -216,6 +216,30 @@ TEST_CASE("trampoline: a chain of a million wakes needs no stack") {
     CHECK(task.left == 0);
 }
 
+TEST_CASE("brief_look: a thread for which it was in vain looks less often, and now and then as long as before") {
+    std::thread([] { // each thread has its own experience
+        using mailroom::detail::brief_look;
+        const auto looks_in_vain = [] {
+            int n = 0;
+            CHECK_FALSE(brief_look::look([&n] { return ++n < 0; }));
+            return n;
+        };
+        int n = 0;
+        CHECK(brief_look::look([&n] { return ++n == 60; })); // as long as it is worth it
+        const int longest = looks_in_vain();
+        CHECK(longest >= 60);
+        for (int i = 0; i < 15; ++i) {
+            const int few = looks_in_vain();
+            CHECK(few >= 1);
+            CHECK(few < longest / 4);
+        }
+        n = 0;
+        CHECK(brief_look::look([&n] { return ++n == 60; }));
+        CHECK(looks_in_vain() == longest);
+    })
+        .join();
+}
+
 TEST_CASE("trampoline: each thread has its own") {
     struct starter final : trampoline::task {
         bool other_ran = false;

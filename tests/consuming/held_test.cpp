@@ -13,7 +13,7 @@ using mailroom::detail::held_list;
 
 std::vector<mailroom::offset> places(const held_list<int>& list) {
     std::vector<mailroom::offset> seen;
-    for (const held<int>* h = list.first(); h != nullptr; h = h->next) { seen.push_back(h->place); }
+    for (const held<int>* h = list.first(); h != nullptr; h = h->next) { seen.push_back(h->key); }
     return seen;
 }
 
@@ -25,7 +25,7 @@ TEST_CASE("held: a list keeps its order whatever is taken out, and owns what is 
     held<int>* nodes[5];
     for (mailroom::offset i = 0; i < 5; ++i) {
         nodes[i] = new held<int>();
-        nodes[i]->place = i;
+        nodes[i]->key = i;
         list.push(*nodes[i]);
     }
     CHECK(list.size() == 5);
@@ -51,12 +51,18 @@ TEST_CASE("held: a node knows of its message what outlives it") {
         s->give().ack();
         h.adopt(s->give(), std::chrono::seconds(3), true);
         CHECK(h.message->body() == 11);
-        CHECK(h.place == 1);
-        CHECK(h.attempt == 1);
+        mailroom::detail::held_term t;
+        REQUIRE(h.read(t));
+        CHECK(t.place == 1);
+        CHECK(t.attempt == 1);
+        CHECK(t.partition == 0);
         CHECK(h.key == 0); // it has none
-        CHECK(h.since == std::chrono::seconds(3));
+        CHECK(t.since == std::chrono::seconds(3));
+        h.begin_handler(std::chrono::seconds(4));
+        CHECK(h.since() == std::chrono::seconds(4));
         h.message->ack();
-        CHECK(h.place == 1);
+        REQUIRE(h.read(t));
+        CHECK(t.place == 1);
     }
     CHECK(s->said() == std::vector<std::string>{"ack 0", "ack 1"});
     s->unrefer();

@@ -1,7 +1,7 @@
 // alarms: instants that nobody waits for, and those who can look at them because they wait for time anyway.
 //
-// Who waits for an answer in a coroutine or a callback has no thread that could notice that his time is over, and none is started for that. So such an
-// instant is announced here, and whoever has a thread or a timer for instants of his own (a consumer's keeper, an event loop) looks at it.
+// Who waits for an answer in a coroutine or a callback has no thread that could notice that his time is over, and none is started for that. So such
+// an instant is announced here, and whoever has a thread or a timer for instants of his own (a consumer's keeper, an event loop) looks at it.
 //
 // One board for the process; what belongs together has the same clock. Clocks that are advanced by hand drive their endpoints themselves.
 // Threads: any. Locks: the board's, under which keepers are told; nothing foreign runs under it. Lists are intrusive: nothing needs memory.

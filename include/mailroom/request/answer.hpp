@@ -14,8 +14,8 @@
 
 namespace mailroom {
 
-/// An answer that is on its way: what `ask.async` gives. One of `wait`, `then` and `co_await` takes it, once. Destroyed before, it cancels the request.
-/// It may outlive requester and queue (then: errc::closed), not the queue's clock. A value of one thread at a time.
+/// An answer that is on its way: what `ask.async` gives. One of `wait`, `then` and `co_await` takes it, once. Destroyed before, it cancels the
+/// request. It may outlive requester and queue (then: errc::closed), not the queue's clock. A value of one thread at a time.
 template <class Rep>
 class answer {
 public:
@@ -88,9 +88,10 @@ public:
         answer& answer_;
         bool hooked_ = false;
     };
-    /// `co_await`: result<Rep>. The coroutine is resumed by whoever answers, inside that call. That its time is over is noticed in time by any consumer or
-    /// responder of this process that has threads of its own and the same clock, by an `asio_timekeeper` (mailroom/asio.hpp), by who waits for messages
-    /// of the endpoint, and by a clock advanced by hand; where there is none of these, by whoever next looks into the endpoint and finds nothing.
+    /// `co_await`: result<Rep>. The coroutine is resumed by whoever answers, inside that call. That its time is over is noticed in time by any
+    /// consumer or responder of this process that has threads of its own and the same clock, by an `asio_timekeeper` (mailroom/asio.hpp), by who
+    /// waits for messages of the endpoint, and by a clock advanced by hand; where there is none of these, by whoever next looks into the endpoint and
+    /// finds nothing.
     awaiter operator co_await() & noexcept { return awaiter(*this); }
     awaiter operator co_await() && noexcept { return awaiter(*this); }
 

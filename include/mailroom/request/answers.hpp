@@ -21,8 +21,8 @@ namespace mailroom {
 template <class Rep>
 class answers {
 public:
-    /// The next; waits for it. nullopt: that was all. A failure is the last: what the responder threw, errc::timed_out, errc::closed, errc::cancelled. Only
-    /// of several who were asked, through a topic, one may fail before the others have answered.
+    /// The next; waits for it. nullopt: that was all. A failure is the last: what the responder threw, errc::timed_out, errc::closed,
+    /// errc::cancelled. Only of several who were asked, through a topic, one may fail before the others have answered.
     std::optional<result<Rep>> receive() {
         if (is_over()) { return std::nullopt; }
         if (!outcome_ && !call_->wait([this]() noexcept { return call_->has_more(); }, call_.deadline())) { call_.time_out(); }

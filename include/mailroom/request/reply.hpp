@@ -17,8 +17,8 @@ template <class Req, class Rep, class Fn>
 class responding;
 }
 
-/// Where a function that gives several answers puts them: `fn(const Req&, reply<Rep>&)`. Valid until the function returns; then the answers are complete. Who
-/// asked for one answer gets the first. Threads: one at a time.
+/// Where a function that gives several answers puts them: `fn(const Req&, reply<Rep>&)`. Valid until the function returns; then the answers are
+/// complete. Who asked for one answer gets the first. Threads: one at a time.
 template <class Rep>
 class reply {
     using value_type = detail::answer_value<Rep>;

@@ -36,8 +36,8 @@ struct request_stats {
     std::uint64_t late = 0;      ///< answers that nobody waited for any more, or that were one too many: dropped
 };
 
-/// Asks, and gets answers of type `Rep`. Threads: every member may be called from any thread at once, except construction, destruction and moves; calls
-/// that are out when it is destroyed are answered with errc::closed, and touch it no more.
+/// Asks, and gets answers of type `Rep`. Threads: every member may be called from any thread at once, except construction, destruction and moves;
+/// calls that are out when it is destroyed are answered with errc::closed, and touch it no more.
 template <class Req, class Rep>
 class requester {
     static_assert(detail::is_answer<Rep>, "mailroom: the answers of requester<Req, Rep> are objects that can be moved, or void: not a reference");
@@ -49,9 +49,9 @@ public:
         : queue_(&detail::endpoint_access::core(requests)) {
         begin(*queue_, queue_->time(), &queue_->state_of_messages(), &requester::ring<detail::memory_core<Req>>);
     }
-    /// Asks all subscriptions of a topic. Those that have a responder as the request is sent are waited for: `many` gives the answers, and the failures, of
-    /// all of them as they come, and ends when each has ended, or is gone. One answer: the first; a failure if all of them failed. Where none has a
-    /// responder, whoever comes while the time lasts may answer; then `many` does not end before its time.
+    /// Asks all subscriptions of a topic. Those that have a responder as the request is sent are waited for: `many` gives the answers, and the
+    /// failures, of all of them as they come, and ends when each has ended, or is gone. One answer: the first; a failure if all of them failed. Where
+    /// none has a responder, whoever comes while the time lasts may answer; then `many` does not end before its time.
     template <class Persistence>
     requires(!detail::is_transient<Persistence>) explicit(false) requester(topic<Req, Persistence>& requests)
         : topic_(&detail::endpoint_access::core(requests)) {
@@ -80,10 +80,10 @@ public:
     ///   errc::type_mismatch   the responder gives answers of another type
     ///   errc::already_exists  the endpoint deduplicates, and knows the id of the request
     ///   errc::full, too_large, invalid, rejected, ...   as `send` of the queue; a queue that blocks is waited for, at most `limit`
-    /// and, with `error().travelled()`, with what the responder's function threw: a mailroom::error's kind and sentence; errc::failed and the `what()` of
-    /// any other exception.
-    /// `props` go with the request; `reply_to` and `correlation_id` are set here, and where the request is stored `time_to_live`, unless it is given.
-    /// In memory: no lock, no allocation but one now and then for more calls at once. Throws std::bad_alloc, and what `validate` throws.
+    /// and, with `error().travelled()`, with what the responder's function threw: a mailroom::error's kind and sentence; errc::failed and the
+    /// `what()` of any other exception. `props` go with the request; `reply_to` and `correlation_id` are set here, and where the request is stored
+    /// `time_to_live`, unless it is given. In memory: no lock, no allocation but one now and then for more calls at once. Throws std::bad_alloc, and
+    /// what `validate` throws.
     result<Rep> operator()(Req what, duration limit) { return ask(what, limit, nullptr, stop_token()); }
     result<Rep> operator()(Req what, duration limit, stop_token stop) { return ask(what, limit, nullptr, stop); }
     result<Rep> operator()(Req what, duration limit, properties props) { return ask(what, limit, &props, stop_token()); }
@@ -95,8 +95,8 @@ public:
     [[nodiscard]] answer<Rep> async(Req what, duration limit, properties props) { return begin(what, limit, &props, stop_token()); }
     [[nodiscard]] answer<Rep> async(Req what, duration limit, properties props, stop_token stop) { return begin(what, limit, &props, stop); }
 
-    /// The same, for several answers: all that the responder gives within `limit`, `most` at most. Allocates for each answer that waits. Of a topic: all
-    /// that its responders give; a failure of one does not end it, and does not count.
+    /// The same, for several answers: all that the responder gives within `limit`, `most` at most. Allocates for each answer that waits. Of a topic:
+    /// all that its responders give; a failure of one does not end it, and does not count.
     [[nodiscard]] answers<Rep> many(Req what, duration limit, std::size_t most = std::numeric_limits<std::size_t>::max()) {
         return begin_many(what, limit, most, nullptr, stop_token());
     }

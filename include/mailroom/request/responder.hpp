@@ -214,8 +214,10 @@ requires(!std::is_invocable_v<Fn&, const Req&> && std::is_invocable_v<Fn&, const
 ///     fn(const Req&, const properties&) -> Rep    or result<Rep>; the same
 ///     fn(const Req&, reply<Rep>&)                 several answers, as it goes; they end when it returns
 /// and what it throws travels back; the request is done then, and not tried again. It is a consumer: as to threads, leases, destruction and what
-/// `consume_options` mean, see consumer.hpp. Requests for whose answers nobody waits any more are skipped. Messages of the queue that are no requests are
-/// answered like requests that nobody waits for.
+/// `consume_options` mean, see consumer.hpp. Requests for whose answers nobody waits any more are skipped. Messages of the queue that are no requests
+/// are answered like requests that nobody waits for.
+/// Where the number of threads is fixed, and nothing limits what may start, a thread that is at work takes one request after the other itself, and
+/// looks for the next for a moment before it sleeps; `prefetch` counts for what is there as it begins.
 template <class Req, class Rep>
 class responder {
     static_assert(detail::is_answer<Rep>, "mailroom: the answers of responder<Req, Rep> are objects that can be moved, or void: not a reference");

@@ -1,8 +1,8 @@
 // A worker that stays at work: after a handler it looks for the next message by itself, takes one and has it handled, and so on, as long as there is
 // one soon. No lists, no mutex, no batch: what a message costs is its claim and its handler. For whoever is waited for, as a responder is.
 //
-// Such a worker counts as running one handler all the while: its node stays in `running_` and names one message after the other, and `present_` counts
-// it as inside a handler. So it is waited for, its lease is renewed, and nobody gives it anything else to do. It goes back to the lists when
+// Such a worker counts as running one handler all the while: its node stays in `running_` and names one message after the other, and `present_`
+// counts it as inside a handler. So it is waited for, its lease is renewed, and nobody gives it anything else to do. It goes back to the lists when
 // anything was taken there (that is older), when the consumer stops, and when it has looked in vain for a moment.
 //
 // Only where the number of threads is fixed, and neither a rate nor keys limit what may start: then every other worker is either at work as well, or
