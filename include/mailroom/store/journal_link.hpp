@@ -22,9 +22,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -175,19 +177,20 @@ public:
     offset append(const T& value) override {
         if (waits_) { return no_offset; }
         byte_sink bytes;
-        codec<T>::encode(value, bytes);
-        const std::size_t length = bytes.size();
-        if (length > log_->largest_batch()) { return no_offset; }
-        const std::size_t padding = padded(length) - length;
-        if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
-        draft d;
-        d.stream = stream_;
-        d.schema = schema_;
-        d.time = wall_count(times_.wall(times_.coarse()));
-        d.length = static_cast<std::uint32_t>(length);
-        d.payload = bytes.bytes();
-        d.hash = checksum(d.payload, log_->seed());
-        return log_->append(d);
+        if constexpr (is_stored_as_it_is) {
+            const bytes_view body = std::as_bytes(std::span(value.data(), value.size()));
+            const std::size_t whole = padded(body.size());
+            if (whole == body.size()) { return append_bytes(body, body.size()); } // from where it is
+            std::byte* const to = bytes.extend(whole);
+            store_le(to + whole - alignment, std::uint64_t{0});
+            std::memcpy(to, body.data(), body.size());
+            return append_bytes(bytes.bytes(), body.size());
+        } else {
+            codec<T>::encode(value, bytes);
+            const std::size_t length = bytes.size(), padding = padded(length) - length;
+            if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
+            return append_bytes(bytes.bytes(), length);
+        }
     }
     placed place(shipment& s, const admission& admit, ticket* t) override {
         if (s.by != nullptr) { return place_numbered(s, admit, t); }
@@ -350,6 +353,18 @@ private:
     // Text and bytes, whose slots keep their buffers.
     static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
 
+    // A message whose bytes are padded.
+    offset append_bytes(bytes_view bytes, std::size_t length) {
+        if (length > largest_) { return no_offset; }
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.time = wall_count(times_.wall(times_.coarse()));
+        d.length = static_cast<std::uint32_t>(length);
+        d.payload = bytes;
+        d.hash = checksum(bytes, key_);
+        return log_->append(d);
+    }
     // Messages and, after them, whose they are.
     placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
         std::vector<std::byte> payload;
@@ -449,6 +464,8 @@ private:
     const std::uint32_t stream_;
     const offset name_;
     const bool waits_ = log_->durability() != mailroom::durability::none;
+    const hash_key& key_ = log_->seed();
+    const std::size_t largest_ = log_->largest_batch();
     const timing times_;
     change_log own_changes_;
     cursor_image before_;

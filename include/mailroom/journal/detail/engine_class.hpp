@@ -247,6 +247,7 @@ private:
     void take_off_disk(const batch& b) noexcept;
     void write_again(std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
+    void lead_if_much() noexcept;
     failure write(batch& b, std::uint64_t& check) noexcept;
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
     void take(const record& r, const segment_ptr& where);
