@@ -310,14 +310,8 @@ public:
             }
         }
         if (empty != 0) {
-            log_->read(
-                stream_, b.first, empty, [&](unsigned k, const record& r) { fill(b, k, r); },
-                [&](unsigned k, const damage* d) {
-                    b.slots[k].ready.store(slot_lost, std::memory_order_release);
-                    if (d == nullptr) { return; }                                      // it has gone, or never came
-                    note_damage(d->file.empty() ? failure(errc::io) : failure_of(*d)); // of no file: there was no memory
-                },
-                &ahead_);
+            filling to(*this, b);
+            log_->read(stream_, b.first, empty, to, ahead_);
             constexpr std::size_t much = std::size_t{256} << 10;
             if (head <= b.first + span || ahead_.room > much) { ahead_.forget(); } // what follows has not been sent yet, or the messages are large
         }
@@ -399,6 +393,17 @@ private:
         d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
         return d;
     }
+    struct filling final : record_reader {
+        filling(journal_link& l, block<T>& to) noexcept : own(l), b(to) {}
+        void found(unsigned k, const record& r) noexcept override { own.fill(b, k, r); }
+        void lost(unsigned k, const damage* d) noexcept override {
+            b.slots[k].ready.store(slot_lost, std::memory_order_release);
+            if (d == nullptr) { return; }                                          // it has gone, or never came
+            own.note_damage(d->file.empty() ? failure(errc::io) : failure_of(*d)); // of no file: there was no memory
+        }
+        journal_link& own;
+        block<T>& b;
+    };
     static failure failure_of(const damage& d) {
         try {
             return {errc::corrupt, d.file + ", byte " + std::to_string(d.byte) + ": " + d.what + "; it is left out"};
@@ -411,6 +416,26 @@ private:
         this->damaged_.store(true, std::memory_order_relaxed);
     }
     void fill(block<T>& b, unsigned k, const record& r) noexcept {
+        if constexpr (is_stored_as_it_is) {
+            if (r.head.properties == 0 && r.head.schema < decoders_.size() && decoders_[r.head.schema] == &decode_as<T, T>) [[likely]] {
+                try {
+                    assign(b, k, r.payload);
+                } catch (...) {
+                    b.slots[k].ready.store(slot_lost, std::memory_order_release);
+                    note_damage(errc::io);
+                    return;
+                }
+                b.slots[k].ready.store(b.word_at(times_.at(wall_point(r.head.time))), std::memory_order_release);
+                return;
+            }
+        }
+        decode(b, k, r);
+    }
+    void assign(block<T>& b, unsigned k, bytes_view body) requires is_stored_as_it_is {
+        b.slots[k].value.assign(reinterpret_cast<const typename T::value_type*>(body.data()), body.size());
+        if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+    }
+    void decode(block<T>& b, unsigned k, const record& r) noexcept {
         try {
             std::unique_ptr<envelope> cover;
             bytes_view front = r.payload.first(r.head.properties);
@@ -425,9 +450,7 @@ private:
             bool is_filled = false;
             if constexpr (is_stored_as_it_is) {
                 if (decoders_[r.head.schema] == &decode_as<T, T>) {
-                    const auto* const first = reinterpret_cast<const typename T::value_type*>(bytes.data());
-                    b.slots[k].value.assign(first, first + bytes.size());
-                    if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+                    assign(b, k, bytes);
                     is_filled = true;
                 }
             }

@@ -83,8 +83,8 @@ verify_report log_engine<Files>::verify(const progress& tell) {
             const offset first = places[i];
             std::uint32_t mask = 0;
             for (; i < places.size() && places[i] - first < 32; ++i) { mask |= std::uint32_t{1} << (places[i] - first); }
-            read(
-                stream, first, mask, [](unsigned, const record&) {},
+            record_calls to(
+                [](unsigned, const record&) {},
                 [&, number = stream](unsigned k, const damage* d) {
                     const bool known = d != nullptr && std::any_of(report.damages.begin(), report.damages.end(),
                                                                    [&](const damage& other) { return other.file == d->file && other.byte == d->byte; });
@@ -99,6 +99,8 @@ verify_report log_engine<Files>::verify(const progress& tell) {
                                                     "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
                     } catch (...) { has_memory = false; }
                 });
+            read_ahead nothing_yet;
+            read(stream, first, mask, to, nothing_yet);
             if (!has_memory) { throw std::bad_alloc(); }
         }
     }
