@@ -70,7 +70,8 @@ public:
             T copy(value);
             return send(copy);
         }
-        core_.check(value, no_properties);
+        if (core_.validates()) { core_.check(value, no_properties); }
+        if (const offset place = log_.append_stored(value); place != no_offset) { return place; }
         result<offset> done = log_.send_copy(value);
         return value_or_throw(done);
     }
@@ -119,6 +120,18 @@ public:
                     }
                 });
         } else {
+            if constexpr (requires {
+                              std::data(range);
+                              std::size(range);
+                          } &&
+                          std::is_same_v<element, T>) {
+                if (log_.journal() != nullptr) { // only looked at: what is encoded is neither copied nor moved
+                    const auto* const values = std::data(range);
+                    return send_in_place(
+                        static_cast<std::size_t>(std::size(range)), [values](std::size_t i) -> const T& { return values[i]; },
+                        [](std::size_t, body<T>&) noexcept {});
+                }
+            }
             return send_collected(std::forward<Range>(range));
         }
     }

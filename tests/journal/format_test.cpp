@@ -325,6 +325,25 @@ TEST_CASE("format: a key hashes as its seed does, whatever the length; so does w
     }
 }
 
+TEST_CASE("format: a plain message of a stream, at an offset, is known as one, and nothing else is") {
+    const auto made = [](record_kind kind, std::uint32_t stream, mailroom::offset o, std::uint32_t length, std::uint32_t properties) {
+        bytes b(record_header::size);
+        const record_header h{.offset = o, .length = length, .stream = stream, .kind = kind, .schema = 0xffff, .properties = properties};
+        h.encode(b.data(), seed);
+        return b;
+    };
+    std::size_t whole = 0;
+    CHECK(record_header::is_plain_at(made(record_kind::message, 7, 12, 100, 0).data(), 7, 12, whole));
+    CHECK(whole == record_header::size + 104);
+    CHECK(record_header::is_plain_at(made(record_kind::message, ~std::uint32_t{0}, 12, ~std::uint32_t{0}, 0).data(), ~std::uint32_t{0}, 12, whole));
+    CHECK(whole == record_header::size + (std::size_t{1} << 32));
+    for (const auto& other : {made(record_kind::moved, 7, 12, 100, 0), made(record_kind::settlements, 7, 12, 100, 0),
+                              made(record_kind::message, 8, 12, 100, 0), made(record_kind::message, 7, 13, 100, 0),
+                              made(record_kind::message, 7, 12, 100, 1)}) {
+        CHECK_FALSE(record_header::is_plain_at(other.data(), 7, 12, whole));
+    }
+}
+
 TEST_CASE("format: the header of one's own record is read as it was written") {
     const bytes b = make_record({.position = 88,
                                  .offset = ~mailroom::offset{0} - 1,

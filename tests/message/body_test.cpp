@@ -248,18 +248,40 @@ TEST_CASE("outgoing: a move that throws happens before anything is taken") {
     nervous::throws = false;
 }
 
+TEST_CASE("body: a value is exchanged for a buffer, which is kept unless it is large") {
+    body<std::string> slot;
+    const std::string value(500, 'a');
+    slot.assign(value.data(), value.size());
+    std::string other(largest_kept_buffer - 24, 'b');
+    const char* const buffer = other.data();
+    slot.exchange(other);
+    CHECK(other == value);
+    slot.assign(value.data(), value.size());
+    CHECK(slot.get()->data() == buffer);
+    std::string large(4 * largest_kept_buffer, 'c');
+    slot.exchange(large);
+    CHECK(large == value);
+    CHECK(slot.get()->capacity() <= largest_kept_buffer);
+    slot.drop();
+}
+
 TEST_CASE("body: what is assigned uses the buffer that is there") {
     body<std::string> slot;
     const std::string first(500, 'a'), second(400, 'b');
-    slot.assign(first.begin(), first.end());
+    slot.assign(first.data(), first.size());
     CHECK(*slot.get() == first);
     const char* const buffer = slot.get()->data();
     slot.drop();
-    slot.assign(second.begin(), second.end());
+    slot.assign(second.data(), second.size());
     CHECK(*slot.get() == second);
     CHECK(slot.get()->data() == buffer);
     slot.drop();
-    slot.assign(first.begin(), first.begin());
+    const std::string third(second.size(), 'c'); // as long as the one before
+    slot.assign(third.data(), third.size());
+    CHECK(*slot.get() == third);
+    CHECK(slot.get()->data() == buffer);
+    slot.drop();
+    slot.assign(first.data(), 0);
     CHECK(slot.get()->empty());
     slot.drop();
 }

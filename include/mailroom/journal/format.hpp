@@ -36,9 +36,9 @@ inline constexpr const char* other_version = "the file is of another version of 
 
 /// XXH3-64.
 inline std::uint64_t checksum(bytes_view b, std::uint64_t seed) noexcept { return XXH3_64bits_withSeed(b.data(), b.size(), seed); }
-/// The same of so few bytes that, where their number is known, little is left of it.
+/// The same of so few bytes that, where their number is known, little is left of it: as long as it is a function of its own.
 template <std::size_t N>
-requires(N <= 128) [[gnu::flatten]] inline std::uint64_t short_checksum(const std::byte* at, std::uint64_t seed) noexcept {
+requires(N <= 128) [[gnu::noinline, gnu::flatten]] inline std::uint64_t short_checksum(const std::byte* at, std::uint64_t seed) noexcept {
     return XXH3_64bits_withSeed(at, N, seed);
 }
 
@@ -210,6 +210,15 @@ struct record_header {
         if (load_le<std::uint64_t>(from.data()) != short_checksum<size - 8>(from.data() + 8, seed)) { return false; }
         h = decode_own(from.data());
         return h.properties <= h.length;
+    }
+    /// Whether one that was made here and never left is a message of `stream` at that offset, without properties; then also how long all of it is.
+    static bool is_plain_at(const std::byte* from, std::uint32_t stream, mailroom::offset offset, std::size_t& whole) noexcept {
+        constexpr std::uint64_t kind_and_properties = 0xffffffff'0000ffffu;
+        const auto sizes = load_le<std::uint64_t>(from + 40);
+        if (load_le<std::uint64_t>(from + 24) != offset || sizes >> 32 != stream) { return false; }
+        if ((load_le<std::uint64_t>(from + 48) & kind_and_properties) != static_cast<std::uint64_t>(record_kind::message)) { return false; }
+        whole = size + padded(static_cast<std::uint32_t>(sizes));
+        return true;
     }
     /// Of a record that was made here and never left: nothing to be verified.
     static record_header decode_own(const std::byte* from) noexcept {

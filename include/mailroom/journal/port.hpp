@@ -89,20 +89,53 @@ struct read_ahead {
     mailroom::offset first_place = 0;
     std::vector<std::uint64_t> places;
 
-    /// The bytes of a segment from position `p` on, as many as are here.
-    bytes_view from(const std::shared_ptr<const void>& segment, std::uint64_t p) const noexcept {
-        if (p < at || p - at >= have || !is(of, segment)) { return {}; }
+    /// Whether the bytes, or the places, are those of a segment.
+    template <class Segment>
+    bool is_of(const std::shared_ptr<Segment>& s) const noexcept {
+        return is(of, s);
+    }
+    template <class Segment>
+    bool places_are_of(const std::shared_ptr<Segment>& s) const noexcept {
+        return is(places_of, s);
+    }
+    /// The bytes from position `p` on, as many as are here.
+    bytes_view from(std::uint64_t p) const noexcept {
+        if (p < at || p - at >= have) { return {}; }
         const auto skip = static_cast<std::size_t>(p - at);
         return {bytes.get() + skip, have - skip};
     }
-    bool places_are_of(const std::shared_ptr<const void>& segment) const noexcept { return is(places_of, segment); }
     /// Gives the memory back.
     void forget() noexcept { *this = read_ahead(); }
 
 private:
-    static bool is(const segment_ref& kept, const std::shared_ptr<const void>& segment) noexcept {
-        return !kept.owner_before(segment) && !segment.owner_before(kept);
+    template <class Segment>
+    static bool is(const segment_ref& kept, const std::shared_ptr<Segment>& s) noexcept {
+        return !kept.owner_before(s) && !s.owner_before(kept);
     }
+};
+
+/// Who is told of messages that are read: called by their places among those that were asked for, in order.
+class record_reader {
+public:
+    /// It is there, and intact. The record is valid until this returns.
+    virtual void found(unsigned i, const record& r) noexcept = 0;
+    /// It cannot be read (of no file: there was no memory); nullptr: it is not there.
+    virtual void lost(unsigned i, const damage* d) noexcept = 0;
+
+protected:
+    ~record_reader() = default;
+};
+/// One made of two functions.
+template <class Found, class Lost>
+class record_calls final : public record_reader {
+public:
+    record_calls(Found found, Lost lost) : found_(std::move(found)), lost_(std::move(lost)) {}
+    void found(unsigned i, const record& r) noexcept override { found_(i, r); }
+    void lost(unsigned i, const damage* d) noexcept override { lost_(i, d); }
+
+private:
+    Found found_;
+    Lost lost_;
 };
 
 class log_port : public commit_port {
@@ -166,13 +199,8 @@ public:
 
     // ----------------------------------------------------------------------------------------------------------------------- reading
 
-    /// Calls `found(i, record)` for each message first + i, of those whose bit is set, that is there and intact; `lost(i, damage)` for others
-    /// that cannot be read (of no file: there was no memory), `lost(i, nullptr)` for those that are not there. Who reads on keeps what was
-    /// read with them.
-    using found_fn = std::function<void(unsigned, const record&)>;
-    using lost_fn = std::function<void(unsigned, const damage*)>;
-    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
-                      read_ahead* kept = nullptr) noexcept = 0;
+    /// Tells `to` of each message first + i of those whose bit is set. Who reads on keeps what was read with them.
+    virtual void read(std::uint32_t stream, offset first, std::uint32_t mask, record_reader& to, read_ahead& kept) noexcept = 0;
     /// The first offset of a stream that is stored.
     virtual offset first_stored(std::uint32_t stream) noexcept = 0;
 

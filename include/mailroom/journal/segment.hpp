@@ -162,10 +162,19 @@ public:
         }
         return at->second;
     }
-    /// The same of a message that follows the last one of run `which`.
-    void extend(std::size_t which, std::uint64_t position) {
-        places_[which].push_back(static_cast<std::uint32_t>((position - first_) / alignment));
-        ++runs_[which].count;
+    /// The same of messages that follow the last one of run `which`, as long as `next(position)` answers true. Returns how many. May throw std::bad_alloc.
+    template <class Next>
+    std::size_t extend(std::size_t which, Next next) {
+        std::vector<std::uint32_t>& places = places_[which];
+        const std::size_t before = places.size();
+        struct counting { // also those before one for which there is no memory
+            run& r;
+            const std::vector<std::uint32_t>& places;
+            const std::size_t before;
+            ~counting() { r.count += static_cast<std::uint32_t>(places.size() - before); }
+        } const count_later{runs_[which], places, before};
+        for (std::uint64_t position = 0; next(position);) { places.push_back(static_cast<std::uint32_t>((position - first_) / alignment)); }
+        return places.size() - before;
     }
     /// No more comes. What it knows of its places can go as soon as they are in a file.
     void seal() noexcept {

@@ -6,6 +6,7 @@
 
 #include <mailroom/message/traits.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -120,9 +121,21 @@ public:
     void put(std::unique_ptr<T> value) noexcept requires is_boxed<T> { ::new (static_cast<void*>(storage_)) std::unique_ptr<T>(std::move(value)); }
 
     /// Fills the slot with copies, in the buffer of a former message if they fit. May throw std::bad_alloc: then it is not filled.
-    template <class Iterator>
-    void assign(Iterator first, Iterator last) requires is_kept<T> {
-        get()->assign(first, last);
+    template <class Element>
+    void assign(const Element* first, std::size_t n) requires is_kept<T> {
+        T& value = *get();
+        if (value.size() == n) { // messages of one stream are often alike: nothing is to be made longer or shorter
+            std::copy_n(first, n, value.data());
+        } else {
+            value.assign(first, first + n);
+        }
+    }
+
+    /// Gives the value for another one's buffer; it has ended here.
+    void exchange(T& with) noexcept requires is_kept<T> {
+        using std::swap;
+        swap(*get(), with);
+        trim();
     }
 
     T* get() noexcept {

@@ -173,7 +173,18 @@ public:
         return done;
     }
 
-    /// The same of a copy, however long that takes.
+    /// Stores a message where a send neither waits for the disk nor for room; no_offset, and nothing done: `send` sees to it. Throws what its codec
+    /// throws, std::bad_alloc.
+    offset append_stored(const T& value) {
+        link<T>* const to = self().journal();
+        if (to == nullptr || stream_.closed() || self().room().limited()) { return no_offset; }
+        const offset place = to->append(value);
+        if (place == no_offset) { return no_offset; }
+        if (stream_.has_waiters()) [[unlikely]] { self().wake(1); } // he commits
+        return self().named(place);
+    }
+
+    /// Sends a copy, however long that takes.
     result<offset> send_copy(const T& value) {
         if (self().journal() != nullptr) [[unlikely]] { return store(value, nullptr, clock::never, stop_token()); }
         T copy(value);
@@ -220,6 +231,7 @@ public:
             shipment all;
             for (std::size_t i = 0; i < n; ++i) {
                 if (failure why = self().journal()->pack(all, look(i), nullptr); why.kind() != errc{}) { return why; }
+                if (i == 0) { all.expect_alike(n); }
             }
             return store(all, n, bytes, nullptr, deadline, stop);
         }
@@ -415,12 +427,8 @@ private:
 
     // Encoded first, outside any lock; then a place is asked for; then the commit is waited for. `deadline`: duration::min() never waits for room.
     result<offset> store(const T& value, const properties* props, duration deadline, const stop_token& stop) {
-        if (props == nullptr && !stream_.closed() && !self().room().limited()) {
-            const offset place = self().journal()->append(value);
-            if (place != no_offset) {
-                if (stream_.has_waiters()) { self().wake(1); } // he commits
-                return self().named(place);
-            }
+        if (props == nullptr) {
+            if (const offset place = append_stored(value); place != no_offset) { return place; }
         }
         shipment one;
         if (failure why = self().journal()->pack(one, value, props); why.kind() != errc{}) { return why; }

@@ -24,10 +24,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -178,19 +180,20 @@ public:
     offset append(const T& value) override {
         if (waits_) { return no_offset; }
         byte_sink bytes;
-        codec<T>::encode(value, bytes);
-        const std::size_t length = bytes.size();
-        if (length > log_->largest_batch()) { return no_offset; }
-        const std::size_t padding = padded(length) - length;
-        if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
-        draft d;
-        d.stream = stream_;
-        d.schema = schema_;
-        d.time = wall_count(times_.wall(times_.coarse()));
-        d.length = static_cast<std::uint32_t>(length);
-        d.payload = bytes.bytes();
-        d.hash = checksum(d.payload, log_->seed());
-        return log_->append(d);
+        if constexpr (is_stored_as_it_is) {
+            const bytes_view body = std::as_bytes(std::span(value.data(), value.size()));
+            const std::size_t whole = padded(body.size());
+            if (whole == body.size()) { return append_bytes(body, body.size()); } // from where it is
+            std::byte* const to = bytes.extend(whole);
+            store_le(to + whole - alignment, std::uint64_t{0});
+            std::memcpy(to, body.data(), body.size());
+            return append_bytes(bytes.bytes(), body.size());
+        } else {
+            codec<T>::encode(value, bytes);
+            const std::size_t length = bytes.size(), padding = padded(length) - length;
+            if (padding != 0) { std::fill_n(bytes.extend(padding), padding, std::byte{}); }
+            return append_bytes(bytes.bytes(), length);
+        }
     }
     placed place(shipment& s, const admission& admit, ticket* t) override {
         if (s.by != nullptr) { return place_numbered(s, admit, t); }
@@ -313,15 +316,15 @@ public:
             return props.delay <= duration::zero() && props.time_to_live <= duration::zero() && (!keys_count || props.key.empty());
         };
         bool has_memory = true;
-        log_->read(
-            stream_, b.first, unread,
+        record_calls to(
             [&](unsigned k, const record& r) {
                 try {
                     if (is_plain(k, r)) { plain |= std::uint32_t{1} << k; }
                 } catch (const std::bad_alloc&) { has_memory = false; } catch (...) {
                 } // it is found out when it is loaded
             },
-            [](unsigned, const damage*) {}, &ahead_);
+            [](unsigned, const damage*) {});
+        log_->read(stream_, b.first, unread, to, ahead_);
         if (!has_memory) { throw std::bad_alloc(); }
         return plain;
     }
@@ -340,14 +343,8 @@ private:
             }
         }
         if (empty != 0) {
-            log_->read(
-                stream_, b.first, empty, [&](unsigned k, const record& r) { fill(b, k, r); },
-                [&](unsigned k, const damage* d) {
-                    b.slots[k].ready.store(slot_lost, std::memory_order_release);
-                    if (d == nullptr) { return; }                                      // it has gone, or never came
-                    note_damage(d->file.empty() ? failure(errc::io) : failure_of(*d)); // of no file: there was no memory
-                },
-                &ahead_);
+            filling to(*this, b);
+            log_->read(stream_, b.first, empty, to, ahead_);
             constexpr std::size_t much = std::size_t{256} << 10;
             if (head <= b.first + span || ahead_.room > much) { ahead_.forget(); } // what follows has not been sent yet, or the messages are large
         }
@@ -387,6 +384,18 @@ private:
     // Text and bytes, whose slots keep their buffers.
     static constexpr bool is_stored_as_it_is = is_kept<T> && bare<T> && !has_own_codec<T>;
 
+    // A message whose bytes are padded.
+    offset append_bytes(bytes_view bytes, std::size_t length) {
+        if (length > largest_) { return no_offset; }
+        draft d;
+        d.stream = stream_;
+        d.schema = schema_;
+        d.time = wall_count(times_.wall(times_.coarse()));
+        d.length = static_cast<std::uint32_t>(length);
+        d.payload = bytes;
+        d.hash = checksum(bytes, key_);
+        return log_->append(d);
+    }
     // Messages and, after them, whose they are.
     placed place_numbered(const shipment& s, const admission& admit, ticket* t) {
         std::vector<std::byte> payload;
@@ -421,6 +430,17 @@ private:
         d.payload = s.bytes.bytes().subspan(p.start, padded(p.length));
         return d;
     }
+    struct filling final : record_reader {
+        filling(journal_link& l, block<T>& to) noexcept : own(l), b(to) {}
+        void found(unsigned k, const record& r) noexcept override { own.fill(b, k, r); }
+        void lost(unsigned k, const damage* d) noexcept override {
+            b.slots[k].ready.store(slot_lost, std::memory_order_release);
+            if (d == nullptr) { return; }                                          // it has gone, or never came
+            own.note_damage(d->file.empty() ? failure(errc::io) : failure_of(*d)); // of no file: there was no memory
+        }
+        journal_link& own;
+        block<T>& b;
+    };
     static failure failure_of(const damage& d) {
         try {
             return {errc::corrupt, d.file + ", byte " + std::to_string(d.byte) + ": " + d.what + "; it is left out"};
@@ -433,6 +453,26 @@ private:
         this->damaged_.store(true, std::memory_order_relaxed);
     }
     void fill(block<T>& b, unsigned k, const record& r) noexcept {
+        if constexpr (is_stored_as_it_is) {
+            if (r.head.properties == 0 && r.head.schema < decoders_.size() && decoders_[r.head.schema] == &decode_as<T, T>) [[likely]] {
+                try {
+                    assign(b, k, r.payload);
+                } catch (...) {
+                    b.slots[k].ready.store(slot_lost, std::memory_order_release);
+                    note_damage(errc::io);
+                    return;
+                }
+                b.slots[k].ready.store(b.word_at(times_.at(wall_point(r.head.time))), std::memory_order_release);
+                return;
+            }
+        }
+        decode(b, k, r);
+    }
+    void assign(block<T>& b, unsigned k, bytes_view body) requires is_stored_as_it_is {
+        b.slots[k].value.assign(reinterpret_cast<const typename T::value_type*>(body.data()), body.size());
+        if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+    }
+    void decode(block<T>& b, unsigned k, const record& r) noexcept {
         try {
             std::unique_ptr<envelope> cover;
             bytes_view front = r.payload.first(r.head.properties);
@@ -447,9 +487,7 @@ private:
             bool is_filled = false;
             if constexpr (is_stored_as_it_is) {
                 if (decoders_[r.head.schema] == &decode_as<T, T>) {
-                    const auto* const first = reinterpret_cast<const typename T::value_type*>(bytes.data());
-                    b.slots[k].value.assign(first, first + bytes.size());
-                    if constexpr (sizes<T>::varies) { b.set_size(k, footprint_of(*b.slots[k].value.get())); }
+                    assign(b, k, bytes);
                     is_filled = true;
                 }
             }
@@ -486,6 +524,8 @@ private:
     const std::uint32_t stream_;
     const offset name_;
     const bool waits_ = log_->durability() != mailroom::durability::none;
+    const hash_key& key_ = log_->seed();
+    const std::size_t largest_ = log_->largest_batch();
     const timing times_;
     change_log own_changes_;
     cursor_image before_;

@@ -14,6 +14,7 @@
 #include <mailroom/message/settler.hpp>
 #include <mailroom/stream/block.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -42,6 +43,14 @@ struct shipment {
     const numbered* by = nullptr; // whose it is, where producers are known
     std::int64_t time = 0;        // when they are sent: wall clock, nanoseconds since 1970
     bool was_known = false;       // an answer: it is a duplicate, and was not placed
+
+    /// There will be `n`; makes room as if all were like the first, within reason. May throw std::bad_alloc.
+    void expect_alike(std::size_t n) {
+        constexpr std::size_t much = std::size_t{64} << 10;
+        if (n <= 1) { return; }
+        bytes.reserve(n <= much / (bytes.size() + 1) ? n * bytes.size() : much);
+        more.reserve(std::min(n - 1, much));
+    }
 };
 
 /// What a journal tells an endpoint of messages that come from a prepared transaction, not through its own sending side.

@@ -122,15 +122,26 @@ placed log_engine<Files>::place(std::span<draft> drafts, const admission& admit,
 
 template <class Files>
 offset log_engine<Files>::append(const draft& d) {
-    std::unique_lock lock(mutex_);
-    if (closed_.load(std::memory_order_relaxed) || read_only_ || broken_.kind() != errc{}) { return no_offset; }
-    if (alone_ || (open_.records != 0 && open_.size() + d.whole() > std::min(most_gathered, largest_batch()))) { return no_offset; }
-    slot& s = slot_of(d.stream);
-    append(open_, d, s.placed); // or throws, and nothing was changed
-    const offset at = s.placed++;
-    call_keeper();
-    if (open_.size() >= buffered && !leading_) { lead(lock, false); }
+    offset at = no_offset;
+    {
+        const std::lock_guard lock(mutex_);
+        if (closed_.load(std::memory_order_relaxed) || read_only_ || broken_.kind() != errc{}) { return no_offset; }
+        if (alone_ || (open_.records != 0 && open_.size() + d.whole() > std::min(most_gathered, largest_batch()))) { return no_offset; }
+        slot& s = slot_of(d.stream);
+        append(open_, d, s.placed); // or throws, and nothing was changed
+        at = s.placed++;
+        call_keeper();
+        if (open_.size() < buffered || leading_) [[likely]] { return at; }
+    }
+    lead_if_much();
     return at;
+}
+
+/// So much has gathered that it is time to write, unless somebody is faster.
+template <class Files>
+void log_engine<Files>::lead_if_much() noexcept {
+    std::unique_lock lock(mutex_);
+    if (open_.size() >= buffered && !leading_) { lead(lock, false); }
 }
 
 /// The slot of a stream somebody has open. With `mutex_`.
@@ -547,16 +558,22 @@ void log_engine<Files>::take_in(const batch& b, std::uint64_t check, std::vector
         row.n = 0;
     };
     for (std::size_t at = batch_header::size; at < b.size();) {
+        if (row.n != 0) {
+            std::size_t whole = 0;
+            const std::size_t n = current_->extend(row.which, [&](std::uint64_t& position) {
+                if (at >= b.size() || !record_header::is_plain_at(b.bytes.data() + at, row.stream, row.next, whole)) { return false; }
+                position = b.base + at;
+                at += whole;
+                ++row.next;
+                return true;
+            });
+            row.n += n;
+            if (at >= b.size()) { break; }
+        }
         const bytes_view rest = bytes_view(b.bytes).subspan(at);
         record r;
         r.head = record_header::decode_own(rest.data());
         at += r.head.whole();
-        if (row.n != 0 && r.head.kind == record_kind::message && r.head.stream == row.stream && r.head.offset == row.next && r.head.properties == 0) {
-            current_->extend(row.which, r.head.position);
-            ++row.next;
-            ++row.n;
-            continue;
-        }
         end_row();
         r.payload = rest.subspan(record_header::size, r.head.length);
         if (r.head.kind != record_kind::message) {

@@ -123,8 +123,7 @@ public:
     void push_settlements() noexcept override;
     offset placed_until(std::uint32_t stream) noexcept override;
     void note_deliveries(std::uint32_t cursor, bytes_view steps) noexcept override;
-    void read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
-              read_ahead* kept = nullptr) noexcept override;
+    void read(std::uint32_t stream, offset first, std::uint32_t mask, record_reader& to, read_ahead& kept) noexcept override;
     offset first_stored(std::uint32_t stream) noexcept override;
     const hash_key& seed() const noexcept override { return seed_; }
     mailroom::durability durability() const noexcept override { return options_.durability; }
@@ -225,13 +224,13 @@ private:
         segment_ptr where;
         std::uint64_t position = 0;
     };
-    struct stretch { // of 32 messages: some that lie in one run, or one that lies elsewhere by now
+    struct stretch { // of messages: some that lie in one run, or one that lies elsewhere by now
         segment_ptr where;
         std::uint64_t end = 0; // of what is committed there
         run in{};
-        std::uint32_t number = 0;  // in its run
-        unsigned first = 0, n = 0; // of the 32
-        bool is_placed = false;    // otherwise their places have to be read from the file beside the segment
+        std::uint32_t number = 0; // in its run
+        unsigned n = 0;
+        bool is_placed = false; // otherwise their places have to be read from the file beside the segment
     };
 
     // commit.hpp
@@ -249,6 +248,7 @@ private:
     void take_off_disk(const batch& b) noexcept;
     void write_again(std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
+    void lead_if_much() noexcept;
     failure write(batch& b, std::uint64_t& check) noexcept;
     void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
     void take(const record& r, const segment_ptr& where);
@@ -295,6 +295,9 @@ private:
     // reading.hpp
     bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
     bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
+    void read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
+                      record_reader& to, read_ahead& ahead) noexcept;
+    bool read_more(const stretch& s, const std::uint64_t* places, unsigned n, read_ahead& ahead, record& r, std::error_code& ec) noexcept;
     std::error_code read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept;
     bool rebuild_index(const segment_ptr& s);
     template <class Fn, class Wrong>

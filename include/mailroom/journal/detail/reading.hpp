@@ -119,106 +119,103 @@ std::error_code log_engine<Files>::read_at(const segment_ptr& s, std::uint64_t a
 }
 
 template <class Files>
-void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t mask, const found_fn& found, const lost_fn& lost,
-                             read_ahead* kept) noexcept {
-    read_ahead own;
-    read_ahead& ahead = kept != nullptr ? *kept : own;
-    std::array<std::uint64_t, 32> places;
-    std::array<stretch, 32> parts; // of the 32 messages
-    unsigned n_parts = 0;
-    const auto each = [&](const stretch& s, auto fn) {
-        for (unsigned i = s.first; i < s.first + s.n; ++i) {
-            if ((mask >> i & 1u) != 0) { fn(i); }
-        }
-    };
-    // As many bytes as message `i` and those after it that lie near seem to take.
-    const auto reach = [&](const stretch& s, unsigned i) {
-        std::uint64_t last = places[i], widest = std::max<std::uint64_t>(1024, std::min<std::uint64_t>(ahead.usual, near));
-        for (unsigned k = i + 1; k < s.first + s.n && places[k] > last && places[k] - places[i] < near; ++k) {
-            widest = std::max(widest, places[k] - last);
-            last = places[k];
-        }
-        return static_cast<std::size_t>(last - places[i] + widest);
-    };
-    const auto has_no_memory = [&](unsigned i) { // it is there, and cannot be had now
-        const damage d{};
-        lost(i, &d);
-    };
-    const auto give_up = [&](unsigned i, const segment_ptr& s, std::uint64_t position, const char* what) {
-        damage d;
-        try {
-            d = damage{s->path(), s->byte_of(position), what};
-        } catch (...) { return has_no_memory(i); }
-        lost(i, &d);
-    };
-    std::uint32_t there = 0;
-    try {
-        for (bool again = true; again;) {
-            again = false;
-            {
-                const std::lock_guard lock(state_);
-                n_parts = 0;
-                there = 0;
-                const auto end = static_cast<unsigned>(std::bit_width(mask));
-                for (unsigned i = static_cast<unsigned>(std::countr_zero(mask)); i < end;) {
-                    stretch& s = parts[n_parts];
-                    if ((mask >> i & 1u) == 0 || !find(stream, first + i, end - i, s, &places[i])) {
-                        ++i;
-                        continue;
-                    }
-                    s.first = i;
-                    ++n_parts;
-                    each(s, [&](unsigned k) { there |= std::uint32_t{1} << k; });
-                    i += s.n;
-                }
-            }
-            for (unsigned p = 0; p < n_parts && !again; ++p) {
-                stretch& s = parts[p];
-                if (!s.is_placed && !look_up(s, &places[s.first], ahead)) { again = rebuild_index(s.where); }
-            }
-        }
-    } catch (...) {
-        for (std::uint32_t left = mask; left != 0; left &= left - 1) { has_no_memory(static_cast<unsigned>(std::countr_zero(left))); }
-        return;
-    }
-    for (std::uint32_t left = mask & ~there; left != 0; left &= left - 1) { lost(static_cast<unsigned>(std::countr_zero(left)), nullptr); }
-
-    for (unsigned p = 0; p < n_parts; ++p) {
-        const stretch& s = parts[p];
-        if (!s.is_placed) {
-            each(s, [&](unsigned i) { give_up(i, s.where, s.where->first(), "the segment cannot be read"); });
+void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t mask, record_reader& to, read_ahead& kept) noexcept {
+    std::array<std::uint64_t, 32> places; // of a stretch
+    const auto end = static_cast<unsigned>(std::bit_width(mask));
+    for (auto i = static_cast<unsigned>(std::countr_zero(mask)); i < end;) {
+        if ((mask >> i & 1u) == 0) {
+            ++i;
             continue;
         }
-        each(s, [&](unsigned i) {
-            const std::uint64_t at = places[i];
-            std::error_code ec;
-            record r;
-            bool is_whole = decode_record(ahead.from(s.where, at), at, seed_, r);
-            std::size_t least = 0;
-            for (int tries = 0; tries < 2 && !is_whole && !ec; ++tries) { // not all of it is here yet; how long it is, it says itself
-                const bytes_view here = ahead.from(s.where, at);
-                if (here.size() >= record_header::size) {
-                    record_header h;
-                    if (!record_header::decode(here, at, seed_, h) || here.size() >= h.whole()) { break; }
-                    least = h.whole();
-                }
-                ec = read_at(s.where, at, std::max(least, reach(s, i)), s.end, ahead);
-                if (!ec) { is_whole = decode_record(ahead.from(s.where, at), at, seed_, r); }
+        stretch s;
+        try {
+            bool is_there = false;
+            {
+                const std::lock_guard lock(state_);
+                is_there = find(stream, first + i, end - i, s, places.data());
             }
-            if (ec == std::errc::not_enough_memory) {
-                has_no_memory(i);
-            } else if (ec) {
-                give_up(i, s.where, at, "the file cannot be read");
-            } else if (is_whole && r.head.stream == stream && r.head.offset == first + i &&
-                       (r.head.kind == record_kind::message || r.head.kind == record_kind::moved)) {
-                ahead.usual = r.head.whole();
-                ahead.reached = at + ahead.usual;
-                found(i, r);
-            } else {
-                give_up(i, s.where, at, "a message is damaged");
+            if (!is_there) {
+                to.lost(i++, nullptr);
+                continue;
             }
-        });
+            if (!s.is_placed && !look_up(s, places.data(), kept) && rebuild_index(s.where)) { continue; } // again, from memory
+        } catch (...) { // they are there, and cannot be had now
+            const damage d{};
+            for (; i < end; ++i) {
+                if ((mask >> i & 1u) != 0) { to.lost(i, &d); }
+            }
+            return;
+        }
+        read_stretch(s, stream, first + i, mask >> i, i, places.data(), to, kept);
+        i += s.n;
     }
+}
+
+/// Tells `to` of messages o + k, for each bit k of the mask: they lie at `places`. For `to` the first of them is number `i`.
+template <class Files>
+void log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
+                                     record_reader& to, read_ahead& ahead) noexcept {
+    const auto give_up = [&](unsigned k, std::uint64_t position, const char* what) {
+        damage d;
+        try {
+            if (what != nullptr) { d = damage{s.where->path(), s.where->byte_of(position), what}; }
+        } catch (...) { d = damage{}; } // of no file: there was no memory
+        to.lost(i + k, &d);
+    };
+    bool is_known = ahead.is_of(s.where);
+    for (unsigned k = 0; k < s.n; ++k) {
+        if ((mask >> k & 1u) == 0) { continue; }
+        if (!s.is_placed) {
+            give_up(k, s.where->first(), "the segment cannot be read");
+            continue;
+        }
+        const std::uint64_t at = places[k];
+        record r;
+        bool is_whole = is_known && decode_record(ahead.from(at), at, seed_, r);
+        if (!is_whole) [[unlikely]] {
+            std::error_code ec;
+            is_whole = read_more(s, places + k, s.n - k, ahead, r, ec);
+            is_known = ahead.is_of(s.where);
+            if (ec) {
+                give_up(k, at, ec == std::errc::not_enough_memory ? nullptr : "the file cannot be read");
+                continue;
+            }
+        }
+        if (!is_whole || r.head.stream != stream || r.head.offset != o + k ||
+            (r.head.kind != record_kind::message && r.head.kind != record_kind::moved)) [[unlikely]] {
+            give_up(k, at, "a message is damaged");
+            continue;
+        }
+        ahead.usual = r.head.whole();
+        ahead.reached = at + ahead.usual;
+        to.found(i + k, r);
+    }
+}
+
+/// Reads the first of `n` messages that lie at `places`, not all of which is here yet, and some after it.
+template <class Files>
+bool log_engine<Files>::read_more(const stretch& s, const std::uint64_t* places, unsigned n, read_ahead& ahead, record& r,
+                                  std::error_code& ec) noexcept {
+    const std::uint64_t at = places[0];
+    // As many bytes as it and those after it that lie near seem to take.
+    std::uint64_t last = at, widest = std::max<std::uint64_t>(1024, std::min<std::uint64_t>(ahead.usual, near));
+    for (unsigned k = 1; k < n && places[k] > last && places[k] - at < near; ++k) {
+        widest = std::max(widest, places[k] - last);
+        last = places[k];
+    }
+    const auto reach = static_cast<std::size_t>(last - at + widest);
+    std::size_t least = 0;
+    for (int tries = 0; tries < 2; ++tries) { // how long it is, it says itself
+        if (const bytes_view here = ahead.is_of(s.where) ? ahead.from(at) : bytes_view(); here.size() >= record_header::size) {
+            record_header h;
+            if (!record_header::decode(here, at, seed_, h) || here.size() >= h.whole()) { return false; }
+            least = h.whole();
+        }
+        ec = read_at(s.where, at, std::max(least, reach), s.end, ahead);
+        if (ec) { return false; }
+        if (decode_record(ahead.from(at), at, seed_, r)) { return true; }
+    }
+    return false;
 }
 
 /// Goes through the batches of a segment up to position `until`: `fn(header, records, its checksum)` for each that is whole, `wrong(damage)` for

@@ -349,8 +349,7 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
     bool has_memory = true;
     for (const auto& [stream, o] : live) {
         if (done >= most || !has_memory) { break; }
-        read(
-            stream, o, 1,
+        record_calls to(
             [&, number = stream](unsigned, const record& r) {
                 try {
                     std::vector<std::byte> payload(r.payload.begin(), r.payload.end());
@@ -366,6 +365,8 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
                 } catch (...) { has_memory = false; }
             },
             [](unsigned, const damage*) {});
+        read_ahead nothing_yet;
+        read(stream, o, 1, to, nothing_yet);
     }
     if (!has_memory) { throw std::bad_alloc(); }
     return done;

@@ -88,26 +88,29 @@ verify_report log_engine<Files>::verify(const progress& tell) {
     bool has_memory = true;
     const auto look_at = [&](std::uint32_t number, offset first, std::uint32_t mask) {
         report.messages += static_cast<std::uint64_t>(std::popcount(mask));
-        read(
-            number, first, mask, [](unsigned, const record&) {},
-            [&](unsigned k, const damage* d) {
-                const bool known = d != nullptr && std::any_of(report.damages.begin(), report.damages.end(),
-                                                               [&](const damage& other) { return other.file == d->file && other.byte == d->byte; });
-                if (known) { return; }
-                if (d == nullptr) {
-                    const std::lock_guard lock(state_);
-                    if (!catalog_.is_wanted(number, first + k)) { return; } // settled meanwhile, and gone
-                }
-                if (d != nullptr && d->file.empty()) {
-                    has_memory = false;
-                    return;
-                }
-                try {
-                    wrong(d != nullptr ? *d
-                                       : damage{directory_, 0,
-                                                "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
-                } catch (...) { has_memory = false; }
-            });
+        record_calls to([](unsigned, const record&) {},
+                        [&](unsigned k, const damage* d) {
+                            const bool known = d != nullptr && std::any_of(report.damages.begin(), report.damages.end(), [&](const damage& other) {
+                                                   return other.file == d->file && other.byte == d->byte;
+                                               });
+                            if (known) { return; }
+                            if (d == nullptr) {
+                                const std::lock_guard lock(state_);
+                                if (!catalog_.is_wanted(number, first + k)) { return; } // settled meanwhile, and gone
+                            }
+                            if (d != nullptr && d->file.empty()) {
+                                has_memory = false;
+                                return;
+                            }
+                            try {
+                                wrong(d != nullptr
+                                          ? *d
+                                          : damage{directory_, 0,
+                                                   "message " + std::to_string(first + k) + " of stream " + std::to_string(number) + " is nowhere"});
+                            } catch (...) { has_memory = false; }
+                        });
+        read_ahead nothing_yet;
+        read(number, first, mask, to, nothing_yet);
         if (!has_memory) { throw std::bad_alloc(); }
     };
     for (const std::uint32_t number : streams) {
