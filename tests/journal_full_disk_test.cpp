@@ -1,6 +1,8 @@
 // A real disk that is full, and a real sync that fails: small file systems of their own, where the environment allows to mount one.
 #include <mailroom/journal.hpp>
 
+#include "support/instances.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cstddef>

@@ -2,6 +2,8 @@
 // MAILROOM_WRITE_GOLDEN=<directory> this makes such a journal, which is how the one in tests/golden was made.
 #include <mailroom/journal.hpp>
 
+#include "support/instances.hpp"
+
 #include <doctest/doctest.h>
 
 #include <chrono>

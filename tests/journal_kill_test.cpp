@@ -4,18 +4,16 @@
 
 # include <mailroom/journal.hpp>
 
+# include "support/directory.hpp"
 # include "support/journal_oracle.hpp"
+# include "support/process.hpp"
 # include "support/random.hpp"
 
 # include <doctest/doctest.h>
 
-# include <poll.h>
-# include <signal.h>
-# include <sys/wait.h>
 # include <unistd.h>
 
 # include <array>
-# include <cerrno>
 # include <chrono>
 # include <cstddef>
 # include <cstdint>
@@ -25,7 +23,6 @@
 # include <map>
 # include <optional>
 # include <string>
-# include <system_error>
 # include <thread>
 # include <vector>
 
@@ -40,27 +37,12 @@ using stored = mailroom::queue<std::string, mailroom::journal>;
 
 constexpr unsigned senders = 2; // the ids of each rise, and are its own by their remainder
 
-// What a process says, in one write: a pipe takes that much whole or not at all.
+// What a process says.
 struct report {
     enum { opened, sends, sent, acks, acked, settled, trouble } what;
     unsigned id;
     std::uint64_t at;
     char text[112];
-};
-static_assert(sizeof(report) <= 512);
-
-class directory {
-public:
-    directory() {
-        std::string name = (std::filesystem::temp_directory_path() / "mailroom-kill-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path = name;
-    }
-    ~directory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
-    std::filesystem::path path;
 };
 
 // --------------------------------------------------------------------------------------------------------------- the one that is killed
@@ -79,7 +61,7 @@ void say(int to, decltype(report::what) what, unsigned id = 0, std::uint64_t at 
     r.id = id;
     r.at = at;
     std::strncpy(r.text, text, sizeof r.text - 1);
-    while (::write(to, &r, sizeof r) < 0 && errno == EINTR) {}
+    support::say(to, r);
 }
 
 void send_one(stored& q, int to, support::dice& chance, unsigned& last) {
@@ -244,66 +226,21 @@ std::size_t cycles() {
     return text != nullptr ? std::strtoull(text, nullptr, 10) : support::scaled(300);
 }
 
-// Starts a process and kills it after so many of its words, or so much time.
-void live_and_die(const task& t, std::size_t words, std::chrono::microseconds at_most, world& w) {
-    int ends[2];
-    REQUIRE(::pipe(ends) == 0);
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        ::close(ends[0]);
-        live(t, ends[1]);
-    }
-    ::close(ends[1]);
-    const auto until = std::chrono::steady_clock::now() + at_most;
-    const auto hear_one = [&] {
-        report r{};
-        std::size_t got = 0;
-        while (got < sizeof r) {
-            const ssize_t n = ::read(ends[0], reinterpret_cast<char*>(&r) + got, sizeof r - got);
-            if (n < 0 && errno == EINTR) { continue; }
-            if (n <= 0) { return false; }
-            got += static_cast<std::size_t>(n);
-        }
-        w.hear(r);
-        return true;
-    };
-    for (std::size_t n = 0; n < words;) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-        pollfd waits{ends[0], POLLIN, 0};
-        if (left.count() < 0 || ::poll(&waits, 1, static_cast<int>(left.count()) + 1) <= 0) { break; }
-        if (!hear_one()) { break; }
-        ++n;
-    }
-    ::kill(child, SIGKILL);
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    while (hear_one()) {}
-    ::close(ends[0]);
-}
-
 } // namespace
 
 TEST_CASE("journal kill: while a process has the directory open nobody else has; once it is killed anybody may") {
-    const directory d;
-    const auto where = d.path / "journal";
-    int ends[2];
-    REQUIRE(::pipe(ends) == 0);
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) { live({where, durability::commit, 1, {0, 1}, false}, ends[1]); }
-    ::close(ends[1]);
+    const support::directory d;
+    const auto where = d / "journal";
+    support::process owner([&](int to) { live({where, durability::commit, 1, {0, 1}, false}, to); });
     report r{};
-    REQUIRE(::read(ends[0], &r, sizeof r) == static_cast<ssize_t>(sizeof r));
+    REQUIRE(owner.hear(r));
     CHECK(r.what == report::opened);
     CHECK_THROWS_WITH_AS(mailroom::journal{where}, doctest::Contains(where.c_str()), mailroom::error);
     try {
         const mailroom::journal second(where);
     } catch (const mailroom::error& e) { CHECK(e.kind() == mailroom::errc::in_use); }
-    ::kill(child, SIGKILL);
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    ::close(ends[0]);
+    owner.kill();
+    owner.wait();
     CHECK_NOTHROW(mailroom::journal{where});
 }
 
@@ -311,16 +248,18 @@ TEST_CASE("journal kill: processes are killed at any moment; nothing is lost, in
     const auto seed = support::seed();
     CAPTURE(seed);
     support::dice chance(seed);
-    const directory d;
+    const support::directory d;
     world w;
     for (unsigned i = 0; i < senders; ++i) { w.last[i] = i; }
     for (std::size_t cycle = 0, n = cycles(); cycle < n; ++cycle) {
         CAPTURE(cycle);
-        const task t{d.path / "journal", chance.percent(50) ? durability::commit : durability::write, seed + cycle, w.last, chance.percent(50)};
+        const task t{d / "journal", chance.percent(50) ? durability::commit : durability::write, seed + cycle, w.last, chance.percent(50)};
+        const auto act = [&](int to) { live(t, to); };
+        const auto hear = [&](const report& r) { w.hear(r); };
         if (chance.percent(15)) { // while it opens, or soon after
-            live_and_die(t, SIZE_MAX, std::chrono::microseconds(chance.below(3000)), w);
+            support::live_and_die<report>(act, SIZE_MAX, std::chrono::microseconds(chance.below(3000)), hear);
         } else {
-            live_and_die(t, chance.below(300), 60ms, w);
+            support::live_and_die<report>(act, chance.below(300), 60ms, hear);
         }
         const std::string wrong = w.look(t.where);
         REQUIRE(wrong == "");

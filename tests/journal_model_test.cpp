@@ -7,33 +7,20 @@
 #include "support/drivers.hpp"
 #include "support/stored.hpp"
 
+#include <mailroom/journal.hpp>
+
 #include <doctest/doctest.h>
 
-#include <array>
+#include <algorithm>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 using namespace support;
-using std::chrono::seconds;
 
 namespace {
-
-/// What a body counts for, found out by sending it.
-template <class T>
-std::size_t weight(int body) {
-    static std::map<int, std::size_t> known;
-    const auto [it, is_new] = known.try_emplace(body);
-    if (is_new) {
-        mailroom::queue<T> probe;
-        probe.send(body_of<T>::make(body));
-        it->second = static_cast<std::size_t>(probe.statistics().bytes);
-    }
-    return it->second;
-}
 
 /// The model, which can be opened again.
 class lasting_model : public model {
@@ -179,7 +166,7 @@ template <class T>
 std::optional<parting> part(const settings& o, const std::vector<step>& list) {
     using expecting_hands = model_hands<lasting_model>;
     using tested_hands = queue_hands<T, lasting_queue<T>>;
-    driver<expecting_hands> expecting(o, weight<T>);
+    driver<expecting_hands> expecting(o, weight_of<T>);
     lasting_model& m = *lasting_model::latest;
     driver<tested_hands> tested(o);
     lasting_queue<T>& q = *lasting_queue<T>::latest;
@@ -201,29 +188,6 @@ std::optional<parting> part(const settings& o, const std::vector<step>& list) {
 }
 
 template <class T>
-parting shorten(const settings& o, parting found) {
-    for (std::size_t chunk = found.list.size() / 2; chunk > 0;) {
-        bool smaller = false;
-        for (std::size_t at = 0; at + chunk <= found.list.size();) {
-            auto fewer = found.list;
-            fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(at), fewer.begin() + static_cast<std::ptrdiff_t>(at + chunk));
-            if (auto still = part<T>(o, fewer)) {
-                found = std::move(*still);
-                smaller = true;
-            } else {
-                at += chunk;
-            }
-        }
-        if (chunk > 1) {
-            chunk /= 2;
-        } else if (!smaller) {
-            break;
-        }
-    }
-    return found;
-}
-
-template <class T>
 bool run(std::uint64_t seed, const settings& o, int length) {
     dice d(seed);
     constexpr mailroom::durability promises[] = {mailroom::durability::none, mailroom::durability::write, mailroom::durability::commit};
@@ -232,7 +196,7 @@ bool run(std::uint64_t seed, const settings& o, int length) {
     for (auto& op : draw(d, o, length)) { list.push_back({std::move(op), d.percent(5)}); }
     auto found = part<T>(o, list);
     if (!found) { return true; }
-    found = shorten<T>(o, std::move(*found));
+    found = shorten(std::move(*found), [&](const auto& fewer) { return part<T>(o, fewer); });
     std::string report = "\nsettings: " + text_of(o) + "\n";
     for (const step& s : found->list) { report += "  " + (s.reopens ? "reopen (" + std::to_string(s.op.how % 4) + ")" : text_of(s.op)) + "\n"; }
     report += "expected: " + found->expected + "\nactual:   " + found->actual;
@@ -250,36 +214,8 @@ bool run_random_settings(std::uint64_t seed) {
 } // namespace
 
 TEST_CASE("journal queue: does what the model does, opened again and again, each option alone") {
-    struct {
-        std::string name;
-        void (*set)(settings&);
-    } const table[] = {
-        {"defaults", [](settings&) {}},
-        {"no lease", [](settings& o) { o.lease = seconds(0); }},
-        {"short lease", [](settings& o) { o.lease = seconds(1); }},
-        {"one attempt", [](settings& o) { o.lease = seconds(2), o.retry.max_attempts = 1; }},
-        {"attempts without end", [](settings& o) { o.lease = seconds(1), o.retry.max_attempts = 0; }},
-        {"retry at once", [](settings& o) { o.retry.initial = seconds(0); }},
-        {"few dead", [](settings& o) { o.max_dead = 2, o.retry.max_attempts = 1; }},
-        {"block", [](settings& o) { o.max_messages = 4; }},
-        {"reject", [](settings& o) { o.max_messages = 4, o.overflow = mailroom::overflow::reject; }},
-        {"drop oldest", [](settings& o) { o.max_messages = 4, o.overflow = mailroom::overflow::drop_oldest; }},
-        {"drop newest", [](settings& o) { o.max_messages = 4, o.overflow = mailroom::overflow::drop_newest; }},
-        {"one in flight", [](settings& o) { o.max_in_flight = 1; }},
-        {"time to live", [](settings& o) { o.time_to_live = seconds(5) + time_step, o.lease = seconds(3); }},
-        {"two levels", [](settings& o) { o.priorities = 2; }},
-        {"ten levels", [](settings& o) { o.priorities = 10; }},
-        {"ids in a window", [](settings& o) { o.deduplicate.window = seconds(4); }},
-        {"ids until settled", [](settings& o) { o.deduplicate.until_settled = true; }},
-        {"order by key", [](settings& o) { o.ordered_by_key = true, o.lease = seconds(3); }},
-        {"validation", [](settings& o) { o.validate = [](int body, const properties&) { return body % 3 != 0; }; }},
-    };
-    for (const auto& row : table) {
-        CAPTURE(row.name);
-        settings o;
-        o.retry.initial = seconds(1);
-        o.retry.maximum = seconds(20);
-        row.set(o);
+    for (const auto& [name, o] : each_option_alone()) {
+        CAPTURE(name);
         for_each_seed(20, [&](std::uint64_t seed) { return run<int>(seed, o, 150) && run<tracked>(seed + 1000, o, 150); });
     }
     CHECK(tracked::live() == 0);

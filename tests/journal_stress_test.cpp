@@ -1,7 +1,7 @@
 // Many threads over one journal: several queues and topics at once, committed by whoever comes first. Nothing is lost, nothing comes twice
 // that was settled, order holds per producer (and per key), also over restarts while they run. Under ThreadSanitizer too.
 #include "support/crew.hpp"
-#include "support/eventually.hpp"
+#include "support/directory.hpp"
 #include "support/ledger.hpp"
 #include "support/random.hpp"
 #include "support/stored.hpp"
@@ -14,13 +14,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
-#include <stdlib.h>
 #include <string>
 #include <thread>
 #include <vector>
@@ -31,7 +29,6 @@ using mailroom::errc;
 using mailroom::sharing;
 using mailroom::start;
 using support::dice;
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -98,21 +95,10 @@ private:
 class real_home {
 public:
     using journal = mailroom::journal;
-    real_home() {
-        std::string name = (fs::temp_directory_path() / "mailroom_stress_XXXXXX").string();
-        REQUIRE(mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    real_home(const real_home&) = delete;
-    real_home& operator=(const real_home&) = delete;
-    ~real_home() {
-        std::error_code nobody_cares;
-        fs::remove_all(path_, nobody_cares);
-    }
-    std::unique_ptr<journal> open(const mailroom::journal_options& o) { return std::make_unique<journal>(path_ / "j", o); }
+    std::unique_ptr<journal> open(const mailroom::journal_options& o) { return std::make_unique<journal>(directory_ / "j", o); }
 
 private:
-    fs::path path_;
+    support::directory directory_;
 };
 class simulated_home {
 public:
@@ -251,7 +237,7 @@ void everything_at_once(std::uint64_t seed, durability promise, std::uint32_t ea
             if (d.percent(20)) { disk->flush(); }
             if (d.percent(5)) { disk->compact(); }
             if (d.percent(5)) { CHECK(disk->verify().intact); }
-            std::this_thread::sleep_for(1ms);
+            for (unsigned yields = d.below(50); yields != 0; --yields) { std::this_thread::yield(); }
         }
     });
     for (auto& th : threads) { th.join(); }
@@ -284,6 +270,7 @@ void restarts(std::uint64_t seed, durability promise, std::uint32_t each, int ro
         mailroom::queue<note, journal> q(*disk, "q", qo);
         mailroom::topic<note, journal> t(*disk, "t", {.partitions = 2});
         if (round == 0) { static_cast<void>(t.subscribe("s", o)); }
+        std::atomic<std::uint32_t> producing{producers};
         std::vector<std::thread> threads;
         for (std::uint32_t p = 0; p < producers; ++p) {
             threads.emplace_back([&, p] {
@@ -295,6 +282,7 @@ void restarts(std::uint64_t seed, durability promise, std::uint32_t each, int ro
                         ++topic_next[p], ++published;
                     }
                 } catch (const mailroom::error& e) { CHECK(e.kind() == errc::closed); }
+                --producing;
             });
         }
         for (int c = 0; c < 2; ++c) {
@@ -311,7 +299,8 @@ void restarts(std::uint64_t seed, durability promise, std::uint32_t each, int ro
                 }
             });
         }
-        std::this_thread::sleep_for(std::chrono::milliseconds(d.below(20) + (support::under_thread_sanitizer ? 20 : 1)));
+        const std::uint64_t until = sent + d.below(d.percent(20) ? 3 : each); // at any of their messages, and now and then at the first of them
+        while (sent < until && producing != 0) { std::this_thread::yield(); }
         disk.reset();
         for (auto& th : threads) { th.join(); }
     }

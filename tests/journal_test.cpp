@@ -2,6 +2,7 @@
 // lasts. What a crash leaves is tested in journal_crash_test.cpp, random histories in journal_model_test.cpp.
 #include "support/blocked.hpp"
 #include "support/coroutines.hpp"
+#include "support/directory.hpp"
 #include "support/eventually.hpp"
 #include "support/stored.hpp"
 #include "support/tracked.hpp"
@@ -86,32 +87,12 @@ std::map<std::string, std::vector<std::byte>> everything(const simulated_files& 
     return all;
 }
 
-/// A real directory, gone with this.
-class real_directory {
-public:
-    real_directory() {
-        std::string name = (fs::temp_directory_path() / "mailroom_journal_XXXXXX").string();
-        REQUIRE(mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    real_directory(const real_directory&) = delete;
-    real_directory& operator=(const real_directory&) = delete;
-    ~real_directory() {
-        std::error_code nobody_cares;
-        fs::permissions(path_, fs::perms::owner_all, nobody_cares);
-        fs::remove_all(path_, nobody_cares);
-    }
-    fs::path operator/(const char* name) const { return path_ / name; }
-    const fs::path& path() const { return path_; }
-    std::map<std::string, std::uintmax_t> contents() const {
-        std::map<std::string, std::uintmax_t> all;
-        for (const auto& e : fs::recursive_directory_iterator(path_)) { all[e.path().string()] = e.is_regular_file() ? e.file_size() : 0; }
-        return all;
-    }
-
-private:
-    fs::path path_;
-};
+/// What is in a real directory, and how large it is.
+std::map<std::string, std::uintmax_t> contents_of(const support::directory& d) {
+    std::map<std::string, std::uintmax_t> all;
+    for (const auto& e : fs::recursive_directory_iterator(d.path())) { all[e.path().string()] = e.is_regular_file() ? e.file_size() : 0; }
+    return all;
+}
 
 /// Root may do anything, so root becomes somebody else for a while.
 class as_nobody {
@@ -144,10 +125,10 @@ struct invoice {
 // ------------------------------------------------------------------------------------------------------------------------------- opening
 
 TEST_CASE("journal: what was sent is there after it was opened again, on a real disk") {
-    const real_directory d;
+    const support::directory d;
     for (const durability promise : {durability::commit, durability::write, durability::none}) {
         CAPTURE(static_cast<int>(promise));
-        const fs::path where = d / std::to_string(static_cast<int>(promise)).c_str();
+        const fs::path where = d / std::to_string(static_cast<int>(promise));
         {
             mailroom::journal disk(where, {.durability = promise});
             CHECK(disk.recovered().clean);
@@ -360,7 +341,7 @@ TEST_CASE("journal: a directory is open once in a process") {
     simulated_journal other("other", h.options, h.disk);
     h.journal.emplace("journal2", h.options, h.disk);
     CHECK(thrown_by([&] { simulated_journal("journal", h.options, h.disk); }) == errc{});
-    const real_directory d;
+    const support::directory d;
     {
         const mailroom::journal one(d / "j");
         CHECK(thrown_by([&] { mailroom::journal(d / "j"); }) == errc::in_use);
@@ -394,12 +375,12 @@ TEST_CASE("journal: whatever is out, a closed journal can be opened again at onc
 }
 
 TEST_CASE("journal: a path that is no directory of its own is refused and left as it is") {
-    const real_directory d;
+    const support::directory d;
     std::ofstream(d / "file") << "precious";
     fs::create_directory(d / "theirs");
     std::ofstream(d / "theirs/notes.txt") << "precious too";
     fs::create_directory(d / "empty");
-    const auto before = d.contents();
+    const auto before = contents_of(d);
     std::string why;
     CHECK(thrown_by([&] { mailroom::journal(d / "file"); }, &why) == errc::invalid);
     CHECK(why.find("file") != std::string::npos);
@@ -408,13 +389,13 @@ TEST_CASE("journal: a path that is no directory of its own is refused and left a
     CHECK(thrown_by([&] { mailroom::journal(d / "file/below"); }, &why) != errc{});
     CHECK(thrown_by([&] { mailroom::journal(d / "not/there"); }, &why) == errc::io);
     CHECK(why.find("not/there") != std::string::npos);
-    CHECK(thrown_by([&] { mailroom::journal(d / std::string(300, 'n').c_str()); }) == errc::io);
+    CHECK(thrown_by([&] { mailroom::journal(d / std::string(300, 'n')); }) == errc::io);
     CHECK(thrown_by([&] { mailroom::journal{fs::path()}; }) == errc::invalid);
-    CHECK(d.contents() == before);
+    CHECK(contents_of(d) == before);
     CHECK(thrown_by([&] { mailroom::journal(d / "empty"); }) == errc{}); // a directory that is there and empty is fine
 }
 TEST_CASE("journal: without permission it says so and changes nothing") {
-    const real_directory d;
+    const support::directory d;
     {
         mailroom::journal j(d / "j");
         mailroom::queue<int, mailroom::journal>(j, "q").send(1);
@@ -422,7 +403,7 @@ TEST_CASE("journal: without permission it says so and changes nothing") {
     fs::permissions(d.path(), fs::perms::owner_all | fs::perms::others_read | fs::perms::others_exec);
     fs::create_directory(d / "closed");
     for (const char* name : {"j", "closed"}) { fs::permissions(d / name, fs::perms::owner_read | fs::perms::owner_exec); }
-    const auto before = d.contents();
+    const auto before = contents_of(d);
     {
         const as_nobody me;
         std::string why;
@@ -433,7 +414,7 @@ TEST_CASE("journal: without permission it says so and changes nothing") {
             CHECK(why.find(name) != std::string::npos);
         }
     }
-    CHECK(d.contents() == before);
+    CHECK(contents_of(d) == before);
     for (const char* name : {"j", "closed"}) { fs::permissions(d / name, fs::perms::owner_all); }
     mailroom::journal j(d / "j");
     CHECK(mailroom::queue<int, mailroom::journal>(j, "q").try_pop()->body() == 1);

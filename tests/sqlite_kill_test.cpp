@@ -6,19 +6,19 @@
 # include <mailroom/journal.hpp>
 # include <mailroom/sqlite.hpp>
 
+# include "support/directory.hpp"
 # include "support/environment.hpp"
+# include "support/process.hpp"
 # include "support/random.hpp"
 
 # include <doctest/doctest.h>
 
-# include <poll.h>
 # include <signal.h>
 # include <sys/types.h>
 # include <sys/wait.h>
 # include <unistd.h>
 
 # include <algorithm>
-# include <cerrno>
 # include <chrono>
 # include <cstddef>
 # include <cstdint>
@@ -32,23 +32,10 @@
 # include <vector>
 
 using mailroom::durability;
+using support::die;
 using namespace std::chrono_literals;
 
 namespace {
-
-class directory {
-public:
-    directory() {
-        std::string name = (std::filesystem::temp_directory_path() / "mailroom-sqlite-kill-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path = name;
-    }
-    ~directory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
-    std::filesystem::path path;
-};
 
 // ------------------------------------------------------------------------------------------------------------------------- where it is killed
 
@@ -57,9 +44,6 @@ constexpr std::uint64_t for_ever = UINT64_MAX;
 std::uint64_t calls_left = for_ever;
 bool dies_in_the_middle = false;
 
-[[noreturn]] void die() {
-    for (;;) { ::kill(::getpid(), SIGKILL); }
-}
 // True: the last call, a write, happens by half, and then nothing does.
 bool is_last() {
     if (calls_left == for_ever) { return false; }
@@ -165,8 +149,8 @@ class shop {
 public:
     explicit shop(const task& t)
         : db_(t), journal_(t.where / "journal", {.durability = t.promise, .segment_bytes = 64 << 10}),
-          queue_(journal_, "purchases", {.lease = 0s, .retry = {.max_attempts = 0, .initial = 0s}}),
-          out_(db_.handle, "purchases", {.round = 3}), in_(db_.handle, "effects") {}
+          queue_(journal_, "purchases", {.lease = 0s, .retry = {.max_attempts = 0, .initial = 0s}}), out_(db_.handle, "purchases", {.round = 3}),
+          in_(db_.handle, "effects") {}
 
     void buy(support::dice& chance) {
         db_.run("BEGIN");
@@ -245,24 +229,22 @@ private:
 
 // Says a byte for each thing it does; 'x' and a sentence if it fails.
 [[noreturn]] void live(const task& t, int to) noexcept {
-    const auto say = [to](const char* text, std::size_t n) {
-        while (::write(to, text, n) < 0 && errno == EINTR) {}
-    };
+    const auto say = [to](char c) { support::say(to, c); };
     try {
         support::dice chance(t.seed);
         shop s(t);
-        say(".", 1);
+        say('.');
         for (unsigned turn = 0; t.turns == 0 || turn < t.turns; ++turn) {
             s.buy(chance);
-            say(".", 1);
+            say('.');
             if (chance.percent(60)) { s.move(chance.percent(50) ? SIZE_MAX : 1 + chance.below(4)); }
-            say(".", 1);
-            for (unsigned n = chance.below(6); n != 0 && s.receive(&chance); --n) { say(".", 1); }
+            say('.');
+            for (unsigned n = chance.below(6); n != 0 && s.receive(&chance); --n) { say('.'); }
         }
         ::_exit(0);
     } catch (const std::exception& e) {
-        const std::string text = std::string("x") + e.what();
-        say(text.data(), text.size());
+        say('x');
+        for (const char* c = e.what(); *c != 0; ++c) { say(*c); }
     }
     ::_exit(1);
 }
@@ -272,52 +254,30 @@ struct ending {
     std::string trouble;
 };
 
-// Starts one, which is killed by itself after so many calls, or from here after so many words or so much time.
+// Starts one, which is killed by itself after so many calls, or, if they are for_ever, from here after so many words or so much time.
 ending live_and_die(const task& t, std::uint64_t calls, bool in_the_middle, std::size_t words, std::chrono::microseconds at_most) {
-    int ends[2];
-    REQUIRE(::pipe(ends) == 0);
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        ::close(ends[0]);
+    support::process p([&](int to) {
         calls_left = calls;
         dies_in_the_middle = in_the_middle;
         if (!make_sqlite_mortal()) { ::_exit(2); }
-        live(t, ends[1]);
-    }
-    ::close(ends[1]);
+        live(t, to);
+    });
     ending e;
-    const auto hear = [&] {
-        char c = 0;
-        for (;;) {
-            const ssize_t n = ::read(ends[0], &c, 1);
-            if (n < 0 && errno == EINTR) { continue; }
-            if (n == 1 && (c == 'x' || !e.trouble.empty())) { e.trouble.push_back(c); }
-            return n == 1;
-        }
+    const auto hear = [&](char c) {
+        if (c == 'x' || !e.trouble.empty()) { e.trouble.push_back(c); }
     };
-    const auto until = std::chrono::steady_clock::now() + std::min<std::chrono::microseconds>(at_most, 1h);
-    for (std::size_t n = 0; n < words; ++n) {
-        if (at_most < 1h) { // else it ends by itself
-            const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-            pollfd waits{ends[0], POLLIN, 0};
-            if (left.count() < 0 || ::poll(&waits, 1, static_cast<int>(left.count()) + 1) <= 0) { break; }
-        }
-        if (!hear()) { break; }
+    if (calls == for_ever) {
+        p.hear_some<char>(words, at_most, hear);
+        p.kill();
     }
-    if (calls == for_ever) { ::kill(child, SIGKILL); }
-    while (hear()) {}
-    ::close(ends[0]);
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    p.hear_all<char>(hear);
+    const int status = p.wait();
     e.was_killed = WIFSIGNALED(status);
     if (e.was_killed && WTERMSIG(status) != SIGKILL) { e.trouble += " ended by signal " + std::to_string(WTERMSIG(status)); }
     if (!e.was_killed && WEXITSTATUS(status) != 0) { e.trouble += " exit code " + std::to_string(WEXITSTATUS(status)); }
     return e;
 }
-ending live_and_die(const task& t, std::uint64_t calls, bool in_the_middle) {
-    return live_and_die(t, calls, in_the_middle, SIZE_MAX, std::chrono::microseconds::max());
-}
+ending live_and_die(const task& t, std::uint64_t calls, bool in_the_middle) { return live_and_die(t, calls, in_the_middle, 0, 0us); }
 
 std::string finish(const task& t, std::size_t* effects = nullptr) {
     try {
@@ -338,8 +298,8 @@ TEST_CASE("sqlite kill: at every call that changes a file, of SQLite and of the 
         CAPTURE(has_wal);
         for (std::uint64_t calls = 0;; ++calls) {
             CAPTURE(calls);
-            const directory d;
-            task t{d.path, has_wal, durability::write, seed, 5};
+            const support::directory d;
+            task t{d.path(), has_wal, durability::write, seed, 5};
             const ending first = live_and_die(t, calls, chance.percent(50));
             REQUIRE(first.trouble == "");
             if (!first.was_killed) {
@@ -364,12 +324,12 @@ TEST_CASE("sqlite kill: at any moment, again and again; each purchase has its ef
     const auto seed = support::seed();
     CAPTURE(seed);
     support::dice chance(seed);
-    const directory homes[2];
+    const support::directory homes[2];
     std::size_t killed = 0;
     for (std::size_t cycle = 0, n = support::scaled(200); cycle < n; ++cycle) {
         CAPTURE(cycle);
         const bool has_wal = cycle % 2 != 0;
-        const task t{homes[cycle % 2].path, has_wal, chance.percent(50) ? durability::commit : durability::write, seed + cycle, 0};
+        const task t{homes[cycle % 2].path(), has_wal, chance.percent(50) ? durability::commit : durability::write, seed + cycle, 0};
         const ending e = live_and_die(t, for_ever, false, chance.percent(15) ? SIZE_MAX : chance.below(80),
                                       chance.percent(15) ? std::chrono::microseconds(chance.below(5000)) : std::chrono::microseconds(60'000));
         REQUIRE(e.trouble == "");
@@ -382,7 +342,7 @@ TEST_CASE("sqlite kill: at any moment, again and again; each purchase has its ef
     CHECK(killed == support::scaled(200));
     for (const bool has_wal : {false, true}) {
         std::size_t effects = 0;
-        const std::string wrong = finish({homes[has_wal ? 1 : 0].path, has_wal, durability::commit, 0, 0}, &effects);
+        const std::string wrong = finish({homes[has_wal ? 1 : 0].path(), has_wal, durability::commit, 0, 0}, &effects);
         REQUIRE(wrong == "");
         CHECK(effects > 0);
         MESSAGE(effects << " effects");

@@ -3,6 +3,7 @@
 #include <mailroom/sqlite.hpp>
 #include <mailroom/testing.hpp>
 
+#include "support/directory.hpp"
 #include "support/environment.hpp"
 
 #include <doctest/doctest.h>
@@ -19,13 +20,10 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#include <stdlib.h>
 
 using mailroom::errc;
 using mailroom::inbox;
@@ -47,21 +45,6 @@ struct other {
 using sim_journal = mailroom::basic_journal<simulated_files>;
 using sim_queue = mailroom::queue<int, sim_journal>;
 using sim_topic = mailroom::topic<int, sim_journal>;
-
-class directory {
-public:
-    directory() {
-        std::string name = (std::filesystem::temp_directory_path() / "mailroom-sqlite-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path = name;
-    }
-    ~directory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
-    std::string operator/(const char* name) const { return (path / name).string(); }
-    std::filesystem::path path;
-};
 
 // A connection, as an application has one.
 class connection {
@@ -233,7 +216,7 @@ TEST_CASE("outbox: a topic, each key in its partition") {
 TEST_CASE("outbox: several in one database keep apart; each is found again by its name") {
     home h;
     sim_queue q(h.disk_journal, "q");
-    const directory d;
+    const support::directory d;
     {
         const connection db(d / "db");
         outbox a(db, "a"), b(db, "b");
@@ -253,7 +236,7 @@ TEST_CASE("outbox: several in one database keep apart; each is found again by it
 TEST_CASE("outbox: what another connection has not committed is not moved, and in a transaction nothing is") {
     home h;
     sim_queue q(h.disk_journal, "q");
-    const directory d;
+    const support::directory d;
     const connection app(d / "db"), mover(d / "db");
     app.run("PRAGMA journal_mode = WAL");
     outbox box(app, "b"), same(mover, "b");
@@ -331,7 +314,7 @@ TEST_CASE("outbox: delays and times to live count from the moment of sending") {
 
 TEST_CASE("outbox: what was sent and could not be removed is not sent again") {
     home h;
-    const directory d;
+    const support::directory d;
     const connection db(d / "db"), rude(d / "db");
     outbox box(db, "b");
     bool is_rude = true;
@@ -353,7 +336,7 @@ TEST_CASE("outbox: what was sent and could not be removed is not sent again") {
 
 TEST_CASE("outbox: after a crash in the middle of a round it goes on where the endpoint ends, however much later") {
     home h;
-    const directory d;
+    const support::directory d;
     std::optional<connection> db;
     db.emplace(d / "db");
     {
@@ -382,7 +365,7 @@ TEST_CASE("outbox: after a crash in the middle of a round it goes on where the e
 TEST_CASE("outbox: where the database has gone back in time nobody can tell what was sent, and somebody is asked") {
     home h;
     sim_queue q(h.disk_journal, "q");
-    const directory d;
+    const support::directory d;
     {
         const connection db(d / "db");
         outbox box(db, "b");
@@ -577,7 +560,7 @@ TEST_CASE("outbox, inbox: the power is cut at every call of the journal; each me
 TEST_CASE("outbox: two threads move what a third sends, each by its own connection") {
     home h;
     sim_queue q(h.disk_journal, "q");
-    const directory d;
+    const support::directory d;
     const int messages = static_cast<int>(support::scaled(100));
     const auto open = [&] {
         auto db = std::make_unique<connection>(d / "db");
@@ -819,7 +802,7 @@ TEST_CASE("inbox: pruned by age and by place") {
 // ----------------------------------------------------------------------------------------------------------------------------- bad input
 
 TEST_CASE("sqlite: what cannot work is refused with a sentence") {
-    const directory d;
+    const support::directory d;
     refused(errc::invalid, "the sqlite3* is null", [] { outbox(nullptr, "b"); });
     refused(errc::invalid, "the sqlite3* is null", [] { inbox(nullptr, "i"); });
     const connection db(d / "db");

@@ -5,18 +5,16 @@
 # include <mailroom/journal.hpp>
 # include <mailroom/transaction.hpp>
 
+# include "support/directory.hpp"
 # include "support/journal_oracle.hpp"
+# include "support/process.hpp"
 # include "support/random.hpp"
 
 # include <doctest/doctest.h>
 
-# include <poll.h>
-# include <signal.h>
-# include <sys/wait.h>
 # include <unistd.h>
 
 # include <algorithm>
-# include <cerrno>
 # include <chrono>
 # include <cstddef>
 # include <cstdint>
@@ -26,7 +24,6 @@
 # include <map>
 # include <set>
 # include <string>
-# include <system_error>
 # include <thread>
 # include <utility>
 # include <vector>
@@ -42,26 +39,11 @@ namespace {
 using stored_queue = mailroom::queue<std::string, mailroom::journal>;
 using stored_topic = mailroom::topic<std::string, mailroom::journal>;
 
-// What a process says, in one write: a pipe takes that much whole or not at all.
+// What a process says.
 struct report {
     enum { sends, sent, decides, works, trouble } what; // `decides`: that a prepared transaction is to be committed
     unsigned id;
     char text[112];
-};
-static_assert(sizeof(report) <= 512);
-
-class directory {
-public:
-    directory() {
-        std::string name = (std::filesystem::temp_directory_path() / "mailroom-kill-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path = name;
-    }
-    ~directory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
-    std::filesystem::path path;
 };
 
 /// in -> topic -> out
@@ -93,7 +75,7 @@ void say(int to, decltype(report::what) what, unsigned id = 0, const char* text 
     r.what = what;
     r.id = id;
     std::strncpy(r.text, text, sizeof r.text - 1);
-    while (::write(to, &r, sizeof r) < 0 && errno == EINTR) {}
+    support::say(to, r);
 }
 
 void finish(pipeline& p, transaction& tx, int to, support::dice& chance, const std::string& xid) {
@@ -242,58 +224,24 @@ std::size_t cycles() {
     return text != nullptr ? std::strtoull(text, nullptr, 10) : support::scaled(100);
 }
 
-// Starts a process and kills it after so many of its words, or so much time.
-void live_and_die(const task& t, std::size_t words, std::chrono::microseconds at_most, world& w) {
-    int ends[2];
-    REQUIRE(::pipe(ends) == 0);
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        ::close(ends[0]);
-        live(t, ends[1]);
-    }
-    ::close(ends[1]);
-    const auto until = std::chrono::steady_clock::now() + at_most;
-    const auto hear_one = [&] {
-        report r{};
-        std::size_t got = 0;
-        while (got < sizeof r) {
-            const ssize_t n = ::read(ends[0], reinterpret_cast<char*>(&r) + got, sizeof r - got);
-            if (n < 0 && errno == EINTR) { continue; }
-            if (n <= 0) { return false; }
-            got += static_cast<std::size_t>(n);
-        }
-        w.hear(r);
-        return true;
-    };
-    for (std::size_t n = 0; n < words; ++n) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-        pollfd waits{ends[0], POLLIN, 0};
-        if (left.count() < 0 || ::poll(&waits, 1, static_cast<int>(left.count()) + 1) <= 0 || !hear_one()) { break; }
-    }
-    ::kill(child, SIGKILL);
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    while (hear_one()) {}
-    ::close(ends[0]);
-}
-
 } // namespace
 
 TEST_CASE("transaction kill: processes are killed at any moment; each message is in one place, and comes out once") {
     const auto seed = support::seed();
     CAPTURE(seed);
     support::dice chance(seed);
-    const directory d;
+    const support::directory d;
     world w;
     const std::size_t n = cycles();
     for (std::size_t cycle = 0; cycle < n; ++cycle) {
         CAPTURE(cycle);
-        const task t{d.path / "journal", chance.percent(50) ? durability::commit : durability::write, seed + cycle, w.last, chance.percent(50)};
+        const task t{d / "journal", chance.percent(50) ? durability::commit : durability::write, seed + cycle, w.last, chance.percent(50)};
+        const auto act = [&](int to) { live(t, to); };
+        const auto hear = [&](const report& r) { w.hear(r); };
         if (chance.percent(15)) { // while it opens, or soon after
-            live_and_die(t, SIZE_MAX, std::chrono::microseconds(chance.below(5000)), w);
+            support::live_and_die<report>(act, SIZE_MAX, std::chrono::microseconds(chance.below(5000)), hear);
         } else {
-            live_and_die(t, chance.below(200), 80ms, w);
+            support::live_and_die<report>(act, chance.below(200), 80ms, hear);
         }
         const std::string wrong = w.look(t.where);
         REQUIRE(wrong == "");

@@ -1,6 +1,8 @@
 #include <mailroom/journal/posix_files.hpp>
 
+#include "support/directory.hpp"
 #include "support/files_contract.hpp"
+#include "support/process.hpp"
 
 #include <doctest/doctest.h>
 
@@ -30,73 +32,29 @@ namespace {
 
 const std::error_code ok;
 
-// A fresh directory, gone with the test.
-class scratch {
+// Another process: it answers with `act`, and goes on until it is killed.
+class neighbour {
 public:
-    scratch() {
-        std::string name = (std::filesystem::temp_directory_path() / "mailroom_posix_files_XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path_ = name;
+    explicit neighbour(const std::function<int()>& act)
+        : process_([&](int to) {
+              support::say(to, act());
+              for (;;) { ::pause(); }
+          }) {
+        REQUIRE(process_.hear(answer_));
     }
-    ~scratch() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    scratch(const scratch&) = delete;
-    scratch& operator=(const scratch&) = delete;
-
-    std::string operator/(const std::string& name) const { return path_ + '/' + name; }
-    const std::string& path() const { return path_; }
-
-private:
-    std::string path_;
-};
-
-// Another process: runs `act`, and then waits to be killed if it answered 0, else ends with that answer.
-class process {
-public:
-    explicit process(const std::function<int()>& act) {
-        int ends[2];
-        REQUIRE(::pipe(ends) == 0);
-        id_ = ::fork();
-        REQUIRE(id_ >= 0);
-        if (id_ == 0) {
-            ::close(ends[0]);
-            const int answer = act();
-            if (answer != 0 || ::write(ends[1], "x", 1) != 1) { ::_exit(answer); }
-            for (;;) { ::pause(); }
-        }
-        ::close(ends[1]);
-        char x = 0;
-        is_ready_ = ::read(ends[0], &x, 1) == 1;
-        ::close(ends[0]);
-    }
-    ~process() { kill(); }
-    process(const process&) = delete;
-    process& operator=(const process&) = delete;
-
-    bool is_ready() const { return is_ready_; }
+    int answer() const { return answer_; }
     void kill() {
-        if (id_ <= 0) { return; }
-        ::kill(id_, SIGKILL);
-        ::waitpid(id_, nullptr, 0);
-        id_ = 0;
+        process_.kill();
+        process_.wait();
     }
 
 private:
-    pid_t id_ = 0;
-    bool is_ready_ = false;
+    support::process process_;
+    int answer_ = -1;
 };
 
 // What `act` answers in another process.
-int answer_of(const std::function<int()>& act) {
-    const pid_t id = ::fork();
-    REQUIRE(id >= 0);
-    if (id == 0) { ::_exit(act()); }
-    int status = 0;
-    REQUIRE(::waitpid(id, &status, 0) == id);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
+int answer_of(const std::function<int()>& act) { return neighbour(act).answer(); }
 
 // 0: locked. 1: somebody else has it. 2: something else.
 int try_lock(const posix_files& files, const std::string& path, posix_files::file& f) {
@@ -116,12 +74,12 @@ std::vector<int> open_descriptors() {
 } // namespace
 
 TEST_CASE("posix_files: what every disk promises") {
-    const scratch dir;
-    support::check_files_contract(posix_files(), dir.path());
+    const support::directory dir;
+    support::check_files_contract(posix_files(), dir.path().string());
 }
 
 TEST_CASE("posix_files: no descriptor is left open, and none is inherited by a program that is started") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files files;
     const std::vector<int> before = open_descriptors();
     {
@@ -142,16 +100,16 @@ TEST_CASE("posix_files: no descriptor is left open, and none is inherited by a p
     }
     std::vector<std::string> names;
     std::string id;
-    CHECK(files.list(dir.path(), names) == ok);
-    CHECK(files.sync_directory(dir.path()) == ok);
-    CHECK(files.identity(dir.path(), id) == ok);
+    CHECK(files.list(dir.path().string(), names) == ok);
+    CHECK(files.sync_directory(dir.path().string()) == ok);
+    CHECK(files.identity(dir.path().string(), id) == ok);
     CHECK(files.list(dir / "a", names) == std::errc::not_a_directory);
     CHECK(files.sync_directory(dir / "a") == std::errc::not_a_directory);
     CHECK(open_descriptors() == before);
 }
 
 TEST_CASE("posix_files: the lock keeps another process out, until its owner closes or is killed") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files files;
     make_file(files, dir / "LOCK");
     posix_files::file f;
@@ -160,8 +118,8 @@ TEST_CASE("posix_files: the lock keeps another process out, until its owner clos
         return try_lock(files, dir / "LOCK", other);
     };
 
-    process owner([&] { return try_lock(files, dir / "LOCK", f); });
-    REQUIRE(owner.is_ready());
+    neighbour owner([&] { return try_lock(files, dir / "LOCK", f); });
+    REQUIRE(owner.answer() == 0);
     CHECK(try_it() == 1);
     owner.kill();
     CHECK(try_lock(files, dir / "LOCK", f) == 0);
@@ -173,13 +131,13 @@ TEST_CASE("posix_files: the lock keeps another process out, until its owner clos
 }
 
 TEST_CASE("posix_files: a forked child does not keep the lock of its killed parent") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files files;
     make_file(files, dir / "LOCK");
     int ends[2];
     REQUIRE(::pipe(ends) == 0);
     posix_files::file f;
-    process parent([&] {
+    neighbour parent([&] {
         if (const int answer = try_lock(files, dir / "LOCK", f)) { return answer; }
         const pid_t child = ::fork();
         if (child == 0) { // lives on with the open file until the test is over
@@ -190,7 +148,7 @@ TEST_CASE("posix_files: a forked child does not keep the lock of its killed pare
         }
         return child > 0 ? 0 : 2;
     });
-    REQUIRE(parent.is_ready());
+    REQUIRE(parent.answer() == 0);
     CHECK(try_lock(files, dir / "LOCK", f) == 1);
     parent.kill();
     CHECK(try_lock(files, dir / "LOCK", f) == 0);
@@ -199,10 +157,10 @@ TEST_CASE("posix_files: a forked child does not keep the lock of its killed pare
 }
 
 TEST_CASE("posix_files: a directory that must not be written to says so") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files files;
     REQUIRE(files.make_directory(dir / "mine") == ok);
-    REQUIRE(::chmod(dir.path().c_str(), 0755) == 0);
+    REQUIRE(::chmod(dir.path().string().c_str(), 0755) == 0);
     REQUIRE(::chmod((dir / "mine").c_str(), 0555) == 0);
     // The rights of a file system mean nothing to root: somebody else asks.
     const int answer = answer_of([&] {
@@ -217,7 +175,7 @@ TEST_CASE("posix_files: a directory that must not be written to says so") {
 }
 
 TEST_CASE("posix_files: links lead to what they name, and only files are listed") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files files;
     make_file(files, dir / "file", "text");
     REQUIRE(files.make_directory(dir / "below") == ok);
@@ -226,7 +184,7 @@ TEST_CASE("posix_files: links lead to what they name, and only files are listed"
     REQUIRE(::symlink("nowhere", (dir / "dangling").c_str()) == 0);
     REQUIRE(::mkfifo((dir / "pipe").c_str(), 0600) == 0);
     std::vector<std::string> names;
-    CHECK(files.list(dir.path(), names) == ok);
+    CHECK(files.list(dir.path().string(), names) == ok);
     CHECK(names == std::vector<std::string>{"file", "to_file"});
     CHECK(files.make_directory(dir / "link") == ok);
     CHECK(files.make_directory(dir / "to_file") == std::errc::not_a_directory);
@@ -238,7 +196,7 @@ TEST_CASE("posix_files: links lead to what they name, and only files are listed"
 }
 
 TEST_CASE("posix_files: errors of the system come through") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files files;
     posix_files::file f;
     SUBCASE("a full disk") {
@@ -265,8 +223,8 @@ TEST_CASE("posix_files: errors of the system come through") {
                   if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) { return 1; }
                   std::vector<std::string> names;
                   if (files.open(dir / "a", open_mode::create, f) != std::errc::too_many_files_open) { return 2; }
-                  if (files.list(dir.path(), names) != std::errc::too_many_files_open) { return 3; }
-                  return files.sync_directory(dir.path()) == std::errc::too_many_files_open ? 0 : 4;
+                  if (files.list(dir.path().string(), names) != std::errc::too_many_files_open) { return 3; }
+                  return files.sync_directory(dir.path().string()) == std::errc::too_many_files_open ? 0 : 4;
               }) == 0);
         CHECK(files.open(dir / "a", open_mode::read, f) == std::errc::no_such_file_or_directory);
     }
@@ -280,7 +238,7 @@ TEST_CASE("posix_files: errors of the system come through") {
 
 #if defined(__linux__)
 TEST_CASE("posix_files: to begin a sync changes nothing that anybody sees") {
-    const scratch dir;
+    const support::directory dir;
     const posix_files disk;
     posix_files::file f;
     REQUIRE(disk.open(dir / "f", open_mode::create, f) == ok);

@@ -7,11 +7,12 @@
 #include <mailroom/transaction.hpp>
 
 #include "../../examples/support/sql_session.hpp"
+#include "support/directory.hpp"
+#include "support/process.hpp"
 #include "support/random.hpp"
 
 #include <doctest/doctest.h>
 
-#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -60,22 +61,11 @@ request make_request(unsigned id) {
     return {id, lane * 2 + swap, lane * 2 + 1 - swap, is_too_much(id) ? 10'000'000 : static_cast<int>(id % 50) + 1};
 }
 
-class directory {
-public:
-    directory() {
-        // In memory, where there is such a place: no power is cut here, and what is written need not be waited for.
-        const std::filesystem::path memory = "/dev/shm";
-        std::string name =
-            ((::access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path()) / "mailroom-two-phase-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path = name;
-    }
-    ~directory() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
-    std::filesystem::path path;
-};
+// In memory, where there is such a place: no power is cut here, and what is written need not be waited for.
+std::filesystem::path fast_place() {
+    const std::filesystem::path memory = "/dev/shm";
+    return ::access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path();
+}
 
 // --------------------------------------------------------------------------------------------------------------------------- coordinator
 
@@ -257,29 +247,21 @@ private:
     ::_exit(0);
 }
 
-int wait_for(pid_t child) {
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    return status;
-}
-
 enum class death { none, at_once }; // what became of a process
 /// At which step it kills itself; 0: at none.
 struct end_at {
     std::size_t of_recovery = 0, of_work = 0, of_writing = 0;
 };
 death live_until(const std::filesystem::path& where, const habits& how, const end_at& at) {
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
+    support::process child([&](int) {
         const auto count = [](std::size_t last) {
             return [last, n = std::size_t{0}]() mutable {
-                if (++n == last) { ::kill(::getpid(), SIGKILL); }
+                if (++n == last) { support::die(); }
             };
         };
         live(where, how, count(at.of_recovery), count(at.of_work), count(at.of_writing));
-    }
-    const int status = wait_for(child);
+    });
+    const int status = child.wait();
     if (WIFSIGNALED(status)) {
         REQUIRE(WTERMSIG(status) == SIGKILL);
         return death::at_once;
@@ -380,8 +362,8 @@ TEST_CASE("two phases with PostgreSQL: the coordinator is killed at each step, a
                 bool again = true;
                 for (std::size_t of_recovery = 0; again; of_recovery += of_recovery == 0 ? 1 : stride()) { // 0: it is not disturbed
                     CAPTURE(of_recovery);
-                    const directory d;
-                    const auto where = d.path / "journal";
+                    const support::directory d(fast_place());
+                    const auto where = d / "journal";
                     world w;
                     w.ask(where, 3); // one that is done, one that is refused, one that meets a no
                     is_killed = live_until(where, how, {.of_work = step}) == death::at_once;
@@ -415,8 +397,8 @@ TEST_CASE("two phases with PostgreSQL: the coordinator is killed before and afte
         CAPTURE(first_death);
         for (std::size_t step = 1, killed = 1; killed != 0; step += stride()) {
             CAPTURE(step);
-            const directory d;
-            const auto where = d.path / "journal";
+            const support::directory d(fast_place());
+            const auto where = d / "journal";
             world w;
             w.ask(where, first_death == 0 ? 3 : 1);
             if (first_death != 0) { REQUIRE(live_until(where, how, {.of_work = first_death}) == death::at_once); }
@@ -437,8 +419,8 @@ TEST_CASE("two phases with PostgreSQL: coordinators are killed at any moment") {
     const auto seed = support::seed();
     CAPTURE(seed);
     support::dice chance(seed);
-    const directory d;
-    const auto where = d.path / "journal";
+    const support::directory d(fast_place());
+    const auto where = d / "journal";
     world w;
     std::size_t killed = 0, in_doubt = 0;
     habits how;
@@ -449,24 +431,15 @@ TEST_CASE("two phases with PostgreSQL: coordinators are killed at any moment") {
                chance.percent(50) ? mailroom::durability::commit : mailroom::durability::write};
         const unsigned words = chance.below(chance.percent(50) ? 6 : 40); // one a step: the first ones are of the recovery
         const auto more = std::chrono::microseconds(chance.below(3000));
-        int ends[2];
-        REQUIRE(::pipe(ends) == 0);
-        const pid_t child = ::fork();
-        REQUIRE(child >= 0);
-        if (child == 0) {
-            ::close(ends[0]);
-            const stepper say = [to = ends[1]] {
-                if (::write(to, "s", 1) != 1) { ::_exit(2); }
-            };
+        support::process child([&](int to) {
+            const stepper say = [to] { support::say(to, 's'); };
             live(where, how, say, say);
-        }
-        ::close(ends[1]);
+        });
         char word = 0;
-        for (unsigned i = 0; i < words && ::read(ends[0], &word, 1) == 1; ++i) {}
+        for (unsigned i = 0; i < words && child.hear(word); ++i) {}
         for (const auto last = std::chrono::steady_clock::now() + more; std::chrono::steady_clock::now() < last;) {}
-        ::kill(child, SIGKILL);
-        const int status = wait_for(child);
-        ::close(ends[0]);
+        child.kill();
+        const int status = child.wait();
         REQUIRE((WIFSIGNALED(status) || WEXITSTATUS(status) == 0));
         killed += WIFSIGNALED(status) ? 1 : 0;
 

@@ -10,6 +10,7 @@
 
 #include <mailroom/testing.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <iterator>
 #include <map>
@@ -303,6 +304,57 @@ private:
     std::vector<typename Hands::delivery> held_;
 };
 
+/// What a body counts for, found out by sending it.
+template <class T>
+std::size_t weight_of(int body) {
+    static std::map<int, std::size_t> known;
+    const auto [it, is_new] = known.try_emplace(body);
+    if (is_new) {
+        mailroom::queue<T> probe;
+        probe.send(body_of<T>::make(body));
+        it->second = static_cast<std::size_t>(probe.statistics().bytes);
+    }
+    return it->second;
+}
+
+/// Settings in which one option differs from the ordinary, and what it is called.
+inline std::vector<std::pair<std::string, settings>> each_option_alone() {
+    using std::chrono::seconds;
+    const struct {
+        const char* name;
+        void (*set)(settings&);
+    } table[] = {
+        {"defaults", [](settings&) {}},
+        {"no lease", [](settings& o) { o.lease = seconds(0); }},
+        {"short lease", [](settings& o) { o.lease = seconds(1); }},
+        {"one attempt", [](settings& o) { o.lease = seconds(2), o.retry.max_attempts = 1; }},
+        {"attempts without end", [](settings& o) { o.lease = seconds(1), o.retry.max_attempts = 0; }},
+        {"retry at once", [](settings& o) { o.retry.initial = seconds(0); }},
+        {"few dead", [](settings& o) { o.max_dead = 2, o.retry.max_attempts = 1; }},
+        {"block", [](settings& o) { o.max_messages = 4; }},
+        {"reject", [](settings& o) { o.max_messages = 4, o.overflow = mailroom::overflow::reject; }},
+        {"drop oldest", [](settings& o) { o.max_messages = 4, o.overflow = mailroom::overflow::drop_oldest; }},
+        {"drop newest", [](settings& o) { o.max_messages = 4, o.overflow = mailroom::overflow::drop_newest; }},
+        {"one in flight", [](settings& o) { o.max_in_flight = 1; }},
+        {"time to live", [](settings& o) { o.time_to_live = seconds(5) + time_step, o.lease = seconds(3); }},
+        {"two levels", [](settings& o) { o.priorities = 2; }},
+        {"ten levels", [](settings& o) { o.priorities = 10; }},
+        {"ids in a window", [](settings& o) { o.deduplicate.window = seconds(4); }},
+        {"ids until settled", [](settings& o) { o.deduplicate.until_settled = true; }},
+        {"order by key", [](settings& o) { o.ordered_by_key = true, o.lease = seconds(3); }},
+        {"validation", [](settings& o) { o.validate = [](int body, const properties&) { return body % 3 != 0; }; }},
+    };
+    std::vector<std::pair<std::string, settings>> all;
+    for (const auto& row : table) {
+        settings o;
+        o.retry.initial = seconds(1);
+        o.retry.maximum = seconds(20);
+        row.set(o);
+        all.emplace_back(row.name, o);
+    }
+    return all;
+}
+
 // ---- comparison ----
 
 struct difference {
@@ -324,15 +376,15 @@ std::optional<difference> compare(const settings& o, const std::vector<operation
     return std::nullopt;
 }
 
-/// Leaves out operations, many at once and then single ones, as long as something still differs.
-template <class Hands>
-difference shrink(const settings& o, difference found, model::weigher weight) {
+/// Leaves out of the list of what was found, many at once and then single ones, as long as `again(list)` finds something still.
+template <class Found, class Again>
+Found shorten(Found found, Again again) {
     for (std::size_t chunk = found.list.size() / 2; chunk > 0;) {
         bool smaller = false;
         for (std::size_t at = 0; at + chunk <= found.list.size();) {
             auto fewer = found.list;
             fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(at), fewer.begin() + static_cast<std::ptrdiff_t>(at + chunk));
-            if (auto still = compare<Hands>(o, fewer, weight)) {
+            if (auto still = again(fewer)) {
                 found = std::move(*still);
                 smaller = true;
             } else {
@@ -346,6 +398,10 @@ difference shrink(const settings& o, difference found, model::weigher weight) {
         }
     }
     return found;
+}
+template <class Hands>
+difference shrink(const settings& o, difference found, model::weigher weight) {
+    return shorten(std::move(found), [&](const auto& fewer) { return compare<Hands>(o, fewer, weight); });
 }
 
 /// For people: what was done, what should have come of it, what did.

@@ -2,6 +2,8 @@
 // afterwards. Lost, invented, wrong, out of order, back from the dead: each has a sentence.
 #pragma once
 
+#include "support/instances.hpp"
+
 #include <mailroom/journal.hpp>
 #include <mailroom/testing/simulated_files.hpp>
 

@@ -1,6 +1,7 @@
 // Queues and topics in a journal of their own, on a disk that is simulated: for suites that are written for those in memory.
 #pragma once
 
+#include "support/instances.hpp"
 #include "support/tracked.hpp"
 
 #include <mailroom/journal.hpp>

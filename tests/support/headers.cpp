@@ -1,0 +1,1 @@
+// Nothing of its own: the headers that the tests share, compiled once.
