@@ -25,8 +25,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <future>
 #include <memory>
 #include <optional>
@@ -317,9 +319,28 @@ TEST_CASE("asio_executor: a context that is destroyed with a task ends the consu
     CHECK(q.statistics().ready == 1);
 }
 
+namespace {
+
+/// Time as it is set; who uses it is not driven by it.
+struct set_clock final : mailroom::clock {
+    std::atomic<mailroom::duration> at{mailroom::duration(1h)};
+    mailroom::duration now() const noexcept override { return at; }
+    mailroom::duration coarse() const noexcept override { return at; }
+    mailroom::time_point wall() const noexcept override {
+        return mailroom::time_point(std::chrono::duration_cast<mailroom::time_point::duration>(at.load()));
+    }
+    void park(std::atomic<std::uint32_t>&, std::uint32_t, mailroom::duration) noexcept override { std::this_thread::yield(); }
+    void unpark(std::atomic<std::uint32_t>&) noexcept override {}
+    void relax(unsigned) noexcept override { std::this_thread::yield(); }
+    mailroom::duration patience() const noexcept override { return mailroom::duration(1us); }
+};
+
+} // namespace
+
 TEST_CASE("asio_timekeeper: who waits for an answer without a thread learns in time that his time is over") {
     asio::io_context context;
-    queue<int> q;
+    set_clock clock;
+    queue<int> q({.clock = &clock});
     mailroom::requester<int, int> ask{q};
     std::vector<int> over;
     const auto wait = [&](int which, mailroom::duration limit) {
@@ -327,35 +348,40 @@ TEST_CASE("asio_timekeeper: who waits for an answer without a thread learns in t
             if (!r && r.error() == mailroom::errc::timed_out) { over.push_back(which); }
         });
     };
-    wait(1, 3ms);
+    wait(1, 3s);
     {
-        mailroom::asio_timekeeper keep{context};
-        wait(2, 6ms);
-        wait(3, 1ms); // before what is planned
+        mailroom::asio_timekeeper keep{context, clock};
+        wait(2, 6s);
+        wait(3, 1s); // before what is planned
         CHECK(over.empty());
-        context.run(); // until the last of them
-        CHECK(over == std::vector<int>{3, 1, 2});
+        clock.at = clock.at.load() + 6s;
+        context.run(); // until there is nothing to be waited for
+        std::sort(over.begin(), over.end());
+        CHECK(over == std::vector<int>{1, 2, 3});
         CHECK(q.statistics().ready == 0);
         context.restart();
-        wait(4, 1h);
+        wait(4, 2h);
+        context.poll();
+        CHECK_FALSE(context.stopped()); // it waits
     }
-    context.run(); // nothing is left to be waited for
+    context.run();
     CHECK(over.size() == 3);
-    ask.close();
+    ask.close(); // as long as what it calls is there
 }
 
-TEST_CASE("asio_timekeeper: a coroutine is resumed in the context") {
+TEST_CASE("asio_timekeeper: who waits is called in the context") {
     asio::io_context context;
-    queue<int> q;
+    set_clock clock;
+    queue<int> q({.clock = &clock});
     mailroom::requester<int, int> ask{q};
-    mailroom::asio_timekeeper keep{context};
-    std::thread::id where;
+    mailroom::asio_timekeeper keep{context, clock};
+    std::thread::id where, loop;
     mailroom::errc why{};
-    std::thread::id loop;
-    ask.async(1, 1ms).then([&](const mailroom::result<int>& r) {
+    ask.async(1, 1s).then([&](const mailroom::result<int>& r) {
         where = std::this_thread::get_id();
         why = r.error().kind();
     });
+    clock.at = clock.at.load() + 1s;
     std::thread running([&] {
         loop = std::this_thread::get_id();
         context.run();

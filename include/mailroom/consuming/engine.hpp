@@ -245,29 +245,7 @@ bool engine<T>::work(lock_type& lock, bool& spun) noexcept {
 }
 
 template <class T>
-void engine<T>::run(lock_type& lock, held<T>& h, bool& spun) noexcept {
-    running_.push(*taken_.remove(h));
-    note_taken();
-    h.begin_handler(clock_.coarse());
-    if (pace_.on()) { pace_.started(clock_.now()); }
-    most_busy_ = std::max(most_busy_, running_.size());
-    activity here(present_, true);
-    const bool another = delegate();
-    lock.unlock();
-    if (another) { drive(); }
-    serve(h);
-    spun = false;
-    if (stays_) {
-        stay(h);
-        spun = true;
-    }
-    lock.lock();
-    spare_.push(*running_.remove(h));
-    here.end();
-}
-
-template <class T>
-void engine<T>::serve(held<T>& h) noexcept {
+inline void engine<T>::serve(held<T>& h) noexcept {
     std::exception_ptr thrown;
     try {
         handle(h.message);
@@ -280,6 +258,28 @@ void engine<T>::serve(held<T>& h) noexcept {
         report(thrown);
         thrown = nullptr;
     }
+}
+
+template <class T>
+void engine<T>::run(lock_type& lock, held<T>& h, bool& spun) noexcept {
+    running_.push(*taken_.remove(h));
+    note_taken();
+    h.begin_handler(clock_.coarse());
+    if (pace_.on()) { pace_.started(clock_.now()); }
+    most_busy_ = std::max(most_busy_, running_.size());
+    activity here(present_, true);
+    const bool another = delegate();
+    lock.unlock();
+    if (another) { drive(); }
+    serve(h);
+    spun = false;
+    if (stays_) [[unlikely]] {
+        stay(h);
+        spun = true;
+    }
+    lock.lock();
+    spare_.push(*running_.remove(h));
+    here.end();
 }
 
 template <class T>

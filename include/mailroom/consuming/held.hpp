@@ -35,7 +35,10 @@ struct held {
 
     void adopt(delivery<T>&& d, duration now, bool keyed) {
         key = keyed && !d.props().key.empty() ? std::hash<std::string_view>()(d.props().key) | 1 : 0;
-        begin(d, now);
+        place_.store(d.offset(), std::memory_order_relaxed); // nobody reads it yet
+        partition_.store(d.partition(), std::memory_order_relaxed);
+        attempt_.store(d.attempt(), std::memory_order_relaxed);
+        since_.store(now, std::memory_order_relaxed);
         message.emplace(std::move(d));
     }
     /// `d`, which is in `message` or will be. Whoever has the message; others may `read` meanwhile.

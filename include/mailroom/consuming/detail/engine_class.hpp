@@ -124,7 +124,7 @@ private:
     /// Runs one handler if one may run.
     bool work(lock_type& lock, bool& spun) noexcept;
     void run(lock_type& lock, held<T>& h, bool& spun) noexcept;
-    void serve(held<T>& h) noexcept;
+    [[gnu::always_inline]] void serve(held<T>& h) noexcept;
     void report(const std::exception_ptr& what) noexcept;
     /// If another handler can be started, sees to it that somebody does; else that somebody notices when one can be (invariant 3).
     /// True: the caller is to `drive`, once it has let go of the mutex.
@@ -155,7 +155,7 @@ private:
     // ----------------------------------------------------------------------------------- a worker that stays at work: detail/staying.hpp
 
     void note_taken() noexcept {
-        if (stays_) { has_taken_.store(taken_.first() != nullptr, std::memory_order_relaxed); }
+        if (stays_) [[unlikely]] { has_taken_.store(taken_.first() != nullptr, std::memory_order_relaxed); }
     }
     /// Takes one message after the other into `h`, which is running, and has it handled, without the mutex; until there was none for a while.
     void stay(held<T>& h) noexcept;

@@ -20,7 +20,7 @@
 namespace mailroom::detail {
 
 template <class T>
-void engine<T>::stay(held<T>& h) noexcept {
+[[gnu::noinline]] void engine<T>::stay(held<T>& h) noexcept {
     while (may_stay() && (take_into(h) || (linger() && take_into(h)))) { serve(h); }
 }
 
