@@ -23,6 +23,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -1336,6 +1337,89 @@ TEST_CASE("journal: a long queue of texts reads as it was written, from any segm
             many / 2 > i ? std::min<std::size_t>(50, static_cast<std::size_t>(many / 2 - i)) : 50);
     }
     CHECK(!q.try_pop());
+}
+
+TEST_CASE("journal: bodies of any length are what they were, however they were sent") {
+    const auto made = [](std::size_t n) {
+        std::string body(n, 'b');
+        for (std::size_t i = 0; i < n; ++i) { body[i] = static_cast<char>('a' + (i * 7 + n) % 26); }
+        return body;
+    };
+    constexpr std::size_t most = 300;
+    for (const durability d : {durability::none, durability::commit}) {
+        home h(d);
+        {
+            simulated_queue<std::string> texts(*h.journal, "texts");
+            simulated_queue<std::vector<std::byte>> bytes(*h.journal, "bytes");
+            std::vector<std::string> all;
+            for (std::size_t n = 0; n < most; ++n) {
+                all.push_back(made(n));
+                texts.send(all.back());
+                const auto some = std::as_bytes(std::span(all.back()));
+                bytes.send(std::vector<std::byte>(some.begin(), some.end()));
+            }
+            const std::vector<std::string> before = all;
+            texts.send_many(all);
+            CHECK(all == before);
+            texts.send_many(std::move(all)); // given up, and yet only looked at or moved: either way it arrives
+        }
+        h.reopen();
+        simulated_queue<std::string> texts(*h.journal, "texts");
+        simulated_queue<std::vector<std::byte>> bytes(*h.journal, "bytes");
+        for (std::size_t i = 0; i < 3 * most; ++i) {
+            const auto m = texts.try_pop();
+            if (!m || m->body() != made(i % most)) { FAIL("text " << i); }
+        }
+        std::size_t n = 0;
+        while (bytes.pop_each(
+                   [&](const std::vector<std::byte>& body) {
+                       const std::string wanted = made(n++);
+                       if (!std::ranges::equal(body, std::as_bytes(std::span(wanted)))) { FAIL("bytes " << n - 1); }
+                   },
+                   32) != 0) {}
+        CHECK(n == most);
+        CHECK(!texts.try_pop());
+    }
+}
+
+TEST_CASE("journal: what pop_each handed out is settled, what comes behind one that threw is there") {
+    struct stop {};
+    for (const std::size_t throws_at : {std::size_t{0}, std::size_t{1}, std::size_t{17}, std::size_t{31}, std::size_t{32}, std::size_t{39}}) {
+        home h;
+        constexpr std::size_t many = 40;
+        {
+            simulated_queue<std::string> q(*h.journal, "q");
+            for (std::size_t i = 0; i < many; ++i) {
+                mailroom::properties p;
+                if (i % 3 == 0) { p.subject = "no " + std::to_string(i); }
+                if (i == 9) { p.delay = 1h; }
+                q.send(text_of(static_cast<int>(i)), p);
+            }
+        }
+        h.reopen();
+        std::vector<std::string> seen;
+        {
+            simulated_queue<std::string> q(*h.journal, "q");
+            const auto look = [&](const std::string& body, const mailroom::properties& p) {
+                if (seen.size() == throws_at) { throw stop(); }
+                const std::size_t i = seen.size() < 9 ? seen.size() : seen.size() + 1;
+                CHECK(p.subject == (i % 3 == 0 ? "no " + std::to_string(i) : std::string()));
+                seen.push_back(body);
+            };
+            try {
+                while (q.pop_each(look, 64) != 0) {}
+                CHECK(throws_at == many - 1);
+            } catch (const stop&) { CHECK(throws_at < many - 1); }
+        }
+        h.reopen(); // the one that threw is settled too, as it is popped before it is looked at
+        simulated_queue<std::string> q(*h.journal, "q");
+        for (std::size_t i = throws_at < many - 1 ? throws_at + 1 : throws_at; i < many - 1; ++i) {
+            const auto m = q.try_pop();
+            if (!m || m->body() != text_of(static_cast<int>(i < 9 ? i : i + 1))) { FAIL("message " << i << " after " << throws_at); }
+        }
+        CHECK(!q.try_pop());
+        CHECK(q.statistics().parked == 1);
+    }
 }
 
 TEST_CASE("journal: readers of one topic at different places do not read each other's bytes") {

@@ -35,6 +35,7 @@ namespace mailroom::detail {
 ///     void plain_left(const block<T>&, uint32_t);      a message of the lane is settled: bounds
 ///     void ended(envelope*, offset);                   and its envelope is no longer needed (only where it does not share)
 ///     bool filters(); bool lets_through(const T&, const envelope*);   (only where it shares)
+///     many_left(const block<T>&, uint32_t mask);       several are settled, a bit for each (only where it shares)
 ///     int partition_number();
 ///     settler_home settlements();                      where they are noted
 template <class T, class Self>
@@ -84,6 +85,11 @@ public:
             if (cursor_.lane_is_open([this] { return self().time_of().coarse(); })) {
                 const std::size_t n = look_through_lane(max, fn);
                 if (n != again) { return n; }
+            }
+        } else if constexpr (is_kept<T>) {
+            if (self().log().is_loaded()) {
+                exchanging<Fn> each{fn, T()};
+                return pop(max, each, claimant);
             }
         }
         return pop(max, look_at, claimant);
@@ -268,12 +274,21 @@ protected:
         page& where;
         std::uint32_t& next; // is moved on
         std::uint64_t word;
+        struct settling {
+            const taking& t;
+            const std::uint32_t at = t.next++;
+            ~settling() { t.core.popped(t.block, t.where, at); }
+        };
+        /// The same in place of another value, whose buffer stays; returns what it was sent with.
+        std::unique_ptr<envelope> exchange(T& with) const requires is_kept<T> {
+            const settling at_end{*this};
+            std::unique_ptr<envelope> cover(block.enveloped(word));
+            if (cover != nullptr) { core.ended(*cover, where.first + at_end.at); }
+            block.slots[at_end.at].value.exchange(with);
+            return cover;
+        }
         operator message<T>() const {
-            struct settling {
-                const taking& t;
-                const std::uint32_t at = t.next++;
-                ~settling() { t.core.popped(t.block, t.where, at); }
-            } const at_end{*this};
+            const settling at_end{*this};
             const offset place = where.first + at_end.at;
             if constexpr (Self::shares) {
                 const std::uint32_t at = at_end.at;
@@ -287,6 +302,18 @@ protected:
                     return message_access::make<T>(std::forward<decltype(value)>(value), std::move(cover), core.time_of().wall(sent), place);
                 });
             }
+        }
+    };
+
+    // Calls `fn` with what is popped. What was loaded for the one who pops has no sender who wants its buffer: it serves what is loaded next.
+    template <class Fn>
+    struct exchanging {
+        Fn& fn;
+        T passing;
+        void operator()(message<T>&& m) { fn(m.body(), m.props()); }
+        void operator()(const taking& t) {
+            const std::unique_ptr<envelope> cover = t.exchange(passing);
+            fn(std::as_const(passing), cover != nullptr ? cover->props : no_properties);
         }
     };
 
@@ -377,11 +404,7 @@ protected:
         std::uint32_t left = wanted; // not looked at yet
         const auto finish = [&]() noexcept {
             if (left != 0) { cursor_.put_back(p, anchor, left); } // what was called threw
-            if (self().counts()) {
-                for (std::uint32_t seen = wanted & ~left; seen != 0; seen &= seen - 1) {
-                    self().plain_left(*b, static_cast<std::uint32_t>(std::countr_zero(seen)));
-                }
-            }
+            self().many_left(*b, wanted & ~left);
             if (cursor_.closing()) [[unlikely]] { self().wake_all(); }
             std::uint64_t held = lane_state::popped;
             if (!p.state[anchor].compare_exchange_strong(held, lane_state::of(lane_state::released), std::memory_order_acq_rel)) {

@@ -10,6 +10,7 @@
 #include <mailroom/store/source.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -250,7 +251,20 @@ private:
     void wake_all() noexcept { owner_.wake_all(); }
     bool filters() const noexcept { return is_filtered_; }
     bool lets_through(const T& value, const envelope* cover) noexcept { return owner_.lets_through(value, cover); }
-    bool counts() const noexcept { return is_counted_ || noted_ != nullptr; }
+    void many_left(const block<T>& b, std::uint32_t mask) noexcept {
+        if (noted_ != nullptr) {
+            for (std::uint64_t left = mask; left != 0;) { // row by row
+                const int first = std::countr_zero(left), n = std::countr_one(left >> first);
+                noted_->settled(b.first + static_cast<offset>(first), static_cast<std::uint64_t>(n));
+                left &= ~std::uint64_t{0} << (first + n);
+            }
+        }
+        if (is_counted_) {
+            std::uint64_t bytes = 0;
+            for (std::uint32_t left = mask; left != 0; left &= left - 1) { bytes += b.size_of(static_cast<std::uint32_t>(std::countr_zero(left))); }
+            owner_.left(std::popcount(mask), static_cast<std::int64_t>(bytes));
+        }
+    }
     void plain_left(const block<T>& b, std::uint32_t i) noexcept {
         if (noted_ != nullptr) { noted_->settled(b.first + i); }
         if (is_counted_) { owner_.left(1, static_cast<std::int64_t>(b.size_of(i))); }
