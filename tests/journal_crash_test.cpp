@@ -56,7 +56,7 @@ class life {
 public:
     life(const history& h, disk files, notes& n, std::uint64_t seed)
         : history_(h), notes_(n), chance_(seed + n.lives * 7919), journal_("data", options(h, clock_), std::move(files)) {
-        if (!journal_.recovered().damages.empty()) { throw std::runtime_error("damage: " + journal_.recovered().damages.front().what); }
+        support::open_well(journal_);
         if (n.of.empty()) { n.of.assign(queues, oracle(h.promise)); }
         ++n.lives;
         for (oracle& o : n.of) { o.begins(); }
@@ -212,10 +212,7 @@ void check(const history& h, const disk& files, const notes& n, const crash_poin
         manual_clock clock;
         sim_journal j("data", life::options(h, clock), files);
         no_orphans(files, j.recovered().segments);
-        if (!j.recovered().damages.empty()) {
-            const auto& d = j.recovered().damages.front();
-            throw std::runtime_error("damage reported: " + d.file + ", byte " + std::to_string(d.byte) + ": " + d.what);
-        }
+        support::open_well(j);
         std::vector<sim_queue> all;
         for (std::size_t i = 0; i < queues; ++i) {
             all.emplace_back(j, "queue " + std::to_string(i), life::options());
@@ -223,10 +220,7 @@ void check(const history& h, const disk& files, const notes& n, const crash_poin
             if (!n.of.empty()) { n.of[i].check(found, power); }
             for (const auto& [at, id] : found.alive) { left[i].push_back(id); }
         }
-        if (const auto v = j.verify(); !v.intact) {
-            throw std::runtime_error("verify: " + v.damages.front().file + ", byte " + std::to_string(v.damages.front().byte) + ": " +
-                                     v.damages.front().what);
-        }
+        support::verify_well(j);
         if (!whole) { return; }
         for (std::size_t i = 0; i < queues; ++i) {
             all[i].send(parcel(1'000'000, 3000));
@@ -290,7 +284,7 @@ constexpr history histories[] = {
 TEST_CASE("journal crashes: whatever call is the last, what was promised is there, once, in order") {
     for (const history& h : histories) {
         support::for_each_seed(2, [&](std::uint64_t seed) {
-            explore(h, seed, {.limit = 60, .seed = seed});
+            explore(h, seed, {.limit = support::scaled(60), .seed = seed});
             return true;
         });
     }
@@ -306,8 +300,8 @@ TEST_CASE("journal crashes: at every call of a small history") {
 TEST_CASE("journal crashes: once more while it recovers, or soon after") {
     for (const std::size_t i : {0u, 1u, 2u}) {
         support::for_each_seed(1, [&](std::uint64_t seed) {
-            explore(histories[i], seed, {.limit = 15, .seed = seed, .random_losses = 1, .lives = 2});
-            explore(histories[i], seed, {.limit = 3, .seed = seed, .random_losses = 1, .lives = 3});
+            explore(histories[i], seed, {.limit = support::scaled(15), .seed = seed, .random_losses = 1, .lives = 2});
+            explore(histories[i], seed, {.limit = support::scaled(3), .seed = seed, .random_losses = 1, .lives = 3});
             return true;
         });
     }
@@ -490,12 +484,12 @@ TEST_CASE("journal crashes: on a disk that is full, and gets room again") {
         files.clear_faults();
         manual_clock clock;
         sim_journal j("data", small_segments(clock), files);
-        if (!j.recovered().damages.empty()) { throw std::runtime_error("damage: " + j.recovered().damages.front().what); }
+        support::open_well(j);
         no_orphans(files, j.recovered().segments);
         sim_queue q(j, "q");
         n.o.check(support::look_into(q), p.what != loss::nothing);
     };
-    const auto found = crash_explorer({.limit = 80, .seed = support::seed()}).explore<one_queue>(program, check);
+    const auto found = crash_explorer({.limit = support::scaled(80), .seed = support::seed()}).explore<one_queue>(program, check);
     INFO(found.text());
     CHECK(found.passed);
 }

@@ -175,9 +175,7 @@ public:
         if (!trouble.empty()) { return "the process said: " + trouble; }
         try {
             mailroom::journal j(where, {.segment_bytes = 64 << 10});
-            if (!j.recovered().damages.empty()) {
-                return "damage: " + j.recovered().damages.front().file + ": " + j.recovered().damages.front().what;
-            }
+            support::open_well(j);
             stored q(j, "q", {.lease = 0s, .retry = {.max_attempts = 0}});
             const auto found = support::look_into(q);
             if (!found.dead.empty()) { return "there are dead letters"; }
@@ -209,9 +207,7 @@ public:
                 f.at = at;
             }
             fates_ = std::move(left);
-            if (++looks_ % 20 == 0) {
-                if (const auto v = j.verify(); !v.intact) { return "verify: " + v.damages.front().what; }
-            }
+            if (++looks_ % 20 == 0) { support::verify_well(j); }
         } catch (const std::exception& e) { return e.what(); }
         return {};
     }

@@ -299,7 +299,7 @@ void restarts(std::uint64_t seed, durability promise, std::uint32_t each, int ro
                 }
             });
         }
-        const std::uint64_t until = sent + d.below(d.percent(20) ? 3 : each); // at any of their messages, and now and then at the first of them
+        const std::uint64_t until = sent + d.below(d.percent(20) ? 3 : each / 8); // at any of their messages, and now and then at the first of them
         while (sent < until && producing != 0) { std::this_thread::yield(); }
         disk.reset();
         for (auto& th : threads) { th.join(); }

@@ -27,10 +27,12 @@ using mailroom::testing::crash_explorer;
 using mailroom::testing::crash_options;
 using mailroom::testing::manual_clock;
 using support::disk;
+using support::open_well;
 using support::parcel;
 using support::parcel_id;
 using support::sim_journal;
 using support::sim_queue;
+using support::verify_well;
 using namespace std::chrono_literals;
 
 namespace {
@@ -38,13 +40,6 @@ namespace {
 using sim_topic = mailroom::topic<std::string, sim_journal>;
 
 const mailroom::queue_options<std::string> patient{.lease = 10s, .retry = {.max_attempts = 0, .initial = 0s}};
-
-void open_well(const sim_journal& j) {
-    if (!j.recovered().damages.empty()) { throw std::runtime_error("damage: " + j.recovered().damages.front().what); }
-}
-void verify_well(sim_journal& j) {
-    if (const auto v = j.verify(); !v.intact) { throw std::runtime_error("verify: " + v.damages.front().what); }
-}
 
 /// The ids of all that can be received, which is given back.
 template <class From>

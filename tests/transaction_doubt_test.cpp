@@ -15,16 +15,11 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 using namespace support;
-using namespace std::chrono_literals;
-using mailroom::errc;
-using mailroom::overflow;
-using mailroom::sharing;
-using mailroom::start;
-using mailroom::transaction;
 using mailroom::testing::loss;
 
 namespace {
@@ -676,6 +671,95 @@ TEST_CASE("transaction in doubt: a size that fits now fits when it is decided") 
     CHECK(was_too_large);
     q.send("it goes on");
     CHECK(take(q).size() == 1);
+}
+
+TEST_CASE("transaction in doubt: prepared ones take 64 MiB together at most, over restarts, until some of them are decided") {
+    mailroom::testing::manual_clock clock{1h};
+    const mailroom::testing::simulated_files disk;
+    std::optional<simulated_journal> journal;
+    std::optional<mailroom::queue<std::string, simulated_journal>> q;
+    const auto open = [&] {
+        q.reset();
+        journal.reset();
+        journal.emplace("journal", mailroom::journal_options{.segment_bytes = 32 << 20, .clock = &clock}, disk);
+        q.emplace(*journal, "q", mailroom::queue_options<std::string>{.retry = {.initial = 0s}});
+    };
+    open();
+    const auto prepare = [&](const std::string& xid, std::size_t mib) {
+        transaction tx(*journal, {.max_bytes = 16 << 20});
+        tx.send(*q, std::string(mib << 20, 'x'));
+        return error_of([&] { tx.prepare(xid); });
+    };
+    for (const char* xid : {"a", "b", "c", "d"}) { CHECK(prepare(xid, 15) == errc{}); }
+    CHECK(prepare("too much", 15) == errc::too_large);
+    CHECK(prepare("e", 3) == errc{});
+    CHECK(prepare("too much", 1) == errc::too_large); // 63 MiB, and their heads
+    const names all{"a", "b", "c", "d", "e"};
+    CHECK(journal->in_doubt() == all);
+    q->send("1"); // what is not prepared goes on
+    auto d = q->try_receive();
+    REQUIRE(d);
+    {
+        transaction tx(*journal, {.max_bytes = 16 << 20});
+        CHECK(tx.ack(*d));
+        tx.send(*q, std::string(2 << 20, 'x'));
+        CHECK(error_of([&] { tx.prepare("too much"); }) == errc::too_large);
+        CHECK(d->ack()); // its holder's again
+    }
+    open();
+    CHECK(journal->in_doubt() == all);
+    CHECK(prepare("too much", 1) == errc::too_large);
+    journal->rollback("b");
+    journal->commit("c");
+    auto came = q->try_pop();
+    REQUIRE(came);
+    CHECK(came->body() == std::string(15 << 20, 'x'));
+    CHECK(prepare("f", 15) == errc{});
+    CHECK(prepare("g", 15) == errc{});
+    CHECK(prepare("too much", 1) == errc::too_large);
+    CHECK(journal->in_doubt() == names{"a", "d", "e", "f", "g"});
+}
+
+TEST_CASE("transaction in doubt: a sync that fails while it is prepared: it is not, nothing of it ever comes in this process") {
+    for (const bool power : {true, false}) {
+        CAPTURE(power);
+        place w;
+        std::optional in(w.q("in"));
+        std::optional out(w.q("out"));
+        in->send(1);
+        auto d = in->try_receive();
+        REQUIRE(d);
+        auto tx = w.begin();
+        CHECK(tx.ack(*d));
+        tx.send(*out, 10);
+        w.disk.fail_sync(0, std::make_error_code(std::errc::io_error));
+        CHECK(error_of([&] { tx.prepare("xid"); }) == errc::io);
+        CHECK_FALSE(tx.is_open());
+        CHECK_FALSE(out->try_receive());
+        CHECK(**d == 1); // its holder's again
+        CHECK(in->statistics().in_flight == 1);
+        CHECK(error_of([&] { w.journal->commit("xid"); }) != errc{});
+        auto next = w.begin();
+        next.send(*out, 11);
+        CHECK(error_of([&] { next.prepare("another"); }) == errc::io); // a journal whose sync failed writes nothing any more
+        CHECK_FALSE(out->try_receive());
+
+        d.reset();
+        in.reset();
+        out.reset();
+        power ? w.disk.power_cut(7, loss::everything) : w.disk.process_kill();
+        w.journal.reset();
+        w.open();
+        const names left = w.journal->in_doubt();
+        const bool may_be = left.empty() || (!power && left == names{"xid"}); // what was written and not synced, the system has
+        CHECK(may_be);
+        for (const std::string& xid : left) { w.journal->commit(xid); }
+        in.emplace(w.q("in"));
+        out.emplace(w.q("out"));
+        CHECK(take(*in) == (left.empty() ? ints{1} : ints{}));
+        CHECK(take(*out) == (left.empty() ? ints{} : ints{10}));
+        CHECK(w.journal->verify().intact);
+    }
 }
 
 TEST_CASE("transaction in doubt: a verdict that cannot be written leaves it in doubt") {

@@ -167,7 +167,7 @@ public:
         try {
             std::map<unsigned, unsigned> there;
             pipeline p(where, durability::write);
-            if (!p.journal.recovered().damages.empty()) { return "damage: " + p.journal.recovered().damages.front().what; }
+            support::open_well(p.journal);
             for (const std::string& xid : p.journal.in_doubt()) {
                 ++doubts;
                 decided_.contains(xid) ? p.journal.commit(xid) : p.journal.rollback(xid);
@@ -204,9 +204,7 @@ public:
                 ++handed_on;
             }
             tx.commit();
-            if (++looks_ % 20 == 0) {
-                if (const auto v = p.journal.verify(); !v.intact) { return "verify: " + v.damages.front().what; }
-            }
+            if (++looks_ % 20 == 0) { support::verify_well(p.journal); }
         } catch (const std::exception& e) { return e.what(); }
         return {};
     }

@@ -20,13 +20,6 @@
 #include <vector>
 
 using namespace support;
-using namespace std::chrono_literals;
-using mailroom::durability;
-using mailroom::errc;
-using mailroom::overflow;
-using mailroom::sharing;
-using mailroom::start;
-using mailroom::transaction;
 
 // ------------------------------------------------------------------------------------------------------------------------------------------ together
 

@@ -21,13 +21,6 @@
 #include <vector>
 
 using namespace support;
-using namespace std::chrono_literals;
-using mailroom::durability;
-using mailroom::errc;
-using mailroom::overflow;
-using mailroom::sharing;
-using mailroom::start;
-using mailroom::transaction;
 
 TEST_CASE_TEMPLATE("transaction: whoever sees one message of a transaction finds the others there", Where, EVERY_WAY) {
     Where w;

@@ -49,6 +49,17 @@ inline unsigned parcel_id(const std::string& s) {
     return id;
 }
 
+inline std::string text_of(const mailroom::damage& d) { return d.file + ", byte " + std::to_string(d.byte) + ": " + d.what; }
+/// Throws std::runtime_error, with a sentence, if the journal was damaged when it was opened; if it is now.
+template <class Journal>
+void open_well(const Journal& j) {
+    if (!j.recovered().damages.empty()) { throw std::runtime_error("damage: " + text_of(j.recovered().damages.front())); }
+}
+template <class Journal>
+void verify_well(Journal& j) {
+    if (const auto v = j.verify(); !v.intact) { throw std::runtime_error("verify: " + text_of(v.damages.front())); }
+}
+
 /// What is in a queue: by browsing, and looking at the dead; nothing changes but the place of the dead in their line.
 struct found_in_queue {
     std::vector<std::pair<mailroom::offset, unsigned>> alive; // in order

@@ -19,6 +19,15 @@
 
 namespace support {
 
+// The words of these tests.
+using namespace std::chrono_literals;
+using mailroom::durability;
+using mailroom::errc;
+using mailroom::overflow;
+using mailroom::sharing;
+using mailroom::start;
+using mailroom::transaction;
+
 /// Where endpoints are, and what makes transactions over them.
 struct in_memory {
     static constexpr bool is_stored = false;
