@@ -252,16 +252,16 @@ TEST_CASE("body: a value is exchanged for a buffer, which is kept unless it is l
     body<std::string> slot;
     const std::string value(500, 'a');
     slot.assign(value.data(), value.size());
-    std::string other(largest_kept_buffer - 24, 'b');
+    std::string other(mailroom::detail::largest_kept_buffer - 24, 'b');
     const char* const buffer = other.data();
     slot.exchange(other);
     CHECK(other == value);
     slot.assign(value.data(), value.size());
     CHECK(slot.get()->data() == buffer);
-    std::string large(4 * largest_kept_buffer, 'c');
+    std::string large(4 * mailroom::detail::largest_kept_buffer, 'c');
     slot.exchange(large);
     CHECK(large == value);
-    CHECK(slot.get()->capacity() <= largest_kept_buffer);
+    CHECK(slot.get()->capacity() <= mailroom::detail::largest_kept_buffer);
     slot.drop();
 }
 
