@@ -31,8 +31,8 @@ namespace mailroom::detail {
 inline constexpr std::uint32_t format_version = 2, oldest_format_version = 1;
 inline constexpr bool is_read(std::uint32_t version) noexcept { return version >= oldest_format_version && version <= format_version; }
 
-/// What is said of a file of another version: it is never written over.
-inline constexpr const char* other_version = "the file is of another version of the format than this program reads";
+/// What is said of a file of another version: it is never written over. Compared by its address, which is one in the whole program.
+inline constexpr char other_version[] = "the file is of another version of the format than this program reads";
 
 /// XXH3-64.
 inline std::uint64_t checksum(bytes_view b, std::uint64_t seed) noexcept { return XXH3_64bits_withSeed(b.data(), b.size(), seed); }
