@@ -33,7 +33,7 @@ using mailroom::testing::manual_clock;
 using mailroom::testing::simulated_files;
 using support::eventually;
 using support::task;
-using stored = mailroom::basic_journal<simulated_files>;
+using simulated_journal = mailroom::basic_journal<simulated_files>;
 
 namespace {
 
@@ -732,8 +732,8 @@ TEST_CASE("journal: requests are stored, answers are not; after a restart they a
     simulated_files disk;
     const mailroom::journal_options options{.clock = &clock};
     {
-        stored journal("journal", options, disk);
-        queue<int, stored> q{journal, "requests"};
+        simulated_journal journal("journal", options, disk);
+        queue<int, simulated_journal> q{journal, "requests"};
         requester<int, int> ask{q};
         {
             responder<int, int> serve{q, twice};
@@ -749,8 +749,8 @@ TEST_CASE("journal: requests are stored, answers are not; after a restart they a
         disk.process_kill(); // this process is dead, though it does not know
     }
     clock.advance(2min);
-    stored journal("journal", options, disk);
-    queue<int, stored> q{journal, "requests"};
+    simulated_journal journal("journal", options, disk);
+    queue<int, simulated_journal> q{journal, "requests"};
     requester<int, int> ask{q};
     std::vector<int> called;
     responder<int, int> serve{q, [&](const int& n) {
@@ -768,8 +768,8 @@ TEST_CASE("journal: requests are stored, answers are not; after a restart they a
 TEST_CASE("journal: nobody answers in time: withdrawn, no dead letter; a late answer is dropped and counted; closed is told") {
     manual_clock clock{1h};
     simulated_files disk;
-    auto journal = std::make_unique<stored>("journal", mailroom::journal_options{.clock = &clock}, disk);
-    queue<int, stored> q{*journal, "requests"};
+    auto journal = std::make_unique<simulated_journal>("journal", mailroom::journal_options{.clock = &clock}, disk);
+    queue<int, simulated_journal> q{*journal, "requests"};
     requester<int, int> ask{q};
     auto a = ask.async(1, 1s);
     clock.advance(1s);
@@ -807,8 +807,8 @@ TEST_CASE("journal: a request whose id is known is answered at once, also after 
     const mailroom::queue_options<int> options{.deduplicate = {.window = 24h}};
     const mailroom::properties named{.id = "x"};
     {
-        stored journal("journal", {.clock = &clock}, disk);
-        queue<int, stored> q{journal, "requests", options};
+        simulated_journal journal("journal", {.clock = &clock}, disk);
+        queue<int, simulated_journal> q{journal, "requests", options};
         requester<int, int> ask{q};
         auto original = ask.async(1, 10h, named);
         const auto again = ask(1, 1h, named);
@@ -824,8 +824,8 @@ TEST_CASE("journal: a request whose id is known is answered at once, also after 
         auto left = ask.async(2, 10h, mailroom::properties{.id = "y"});
         disk.process_kill();
     }
-    stored journal("journal", {.clock = &clock}, disk);
-    queue<int, stored> q{journal, "requests", options};
+    simulated_journal journal("journal", {.clock = &clock}, disk);
+    queue<int, simulated_journal> q{journal, "requests", options};
     requester<int, int> ask{q};
     CHECK(ask(1, 1h, named).error() == errc::already_exists);
     CHECK(ask(2, 1h, mailroom::properties{.id = "y"}).error() == errc::already_exists);

@@ -488,8 +488,17 @@ TEST_CASE("segment: a run that goes on is the same, told with or without its str
     bool is_new = false;
     const std::size_t which = one.add(3, 10, 144, is_new);
     other.add(3, 10, 144, is_new);
+    std::uint64_t next = 1;
+    const auto some = [&](std::uint64_t& position) {
+        position = 144 + next * 64;
+        return next < 100 && next++ % 7 != 0; // told in several rows
+    };
+    for (std::size_t told = 1; next < 100;) {
+        const std::size_t n = one.extend(which, some);
+        told += n;
+        if (next < 100) { one.add(3, 10 + told++, 144 + (next - 1) * 64, is_new); }
+    }
     for (std::uint64_t i = 1; i < 100; ++i) {
-        one.extend(which, 144 + i * 64);
         other.add(3, 10 + i, 144 + i * 64, is_new);
         CHECK(!is_new);
     }

@@ -74,7 +74,7 @@ public:
     void note_deliveries(bytes_view) noexcept override {}
     void moved(const std::vector<offset>&, offset, offset) noexcept override {}
     void retain_from(offset) noexcept override {}
-    void retain_also(bool (*)(void*, offset), void*) noexcept override {}
+    void retain_also(retention_rule&) noexcept override {}
     offset first_stored() noexcept override { return 0; }
     bool handle_gone(void*) noexcept override { return false; }
     void leave() noexcept override {}
