@@ -65,7 +65,6 @@ public:
     }
     /// Who took bytes and cannot use them gives them back, and by then somebody else may have gone to sleep for want of them: it wakes all.
     bool take_bytes(std::size_t bytes) noexcept {
-        if (bytes == 0) { return true; }
         if (budget_ != nullptr && !budget_->has_room(bytes)) { return false; } // otherwise those who wait would wake each other for ever
         if (bytes_ != 0) {
             std::uint64_t used = used_.load(std::memory_order_relaxed);
@@ -138,7 +137,7 @@ public:
                               },
                               &whom};
         placed p;
-        if (limited() && ((n != 0 && !would_admit(head, n)) || !take_bytes(bytes))) {
+        if (limited() && ((n != 0 && !would_admit(head, n)) || (n + bytes != 0 && !take_bytes(bytes)))) {
             p.full = true;
             return p;
         }
