@@ -219,8 +219,7 @@ public:
             std::vector<stored_message> found;
             std::vector<std::pair<unsigned, std::optional<mailroom::damage>>> lost;
             bool no_memory = false;
-            log_.read( // which lets nothing be thrown through it
-                s.number, first, mask,
+            format::record_calls to( // through which nothing is thrown
                 [&](unsigned, const format::record& r) {
                     try {
                         found.push_back(taken(r));
@@ -231,6 +230,7 @@ public:
                         lost.emplace_back(i, d != nullptr ? std::optional(*d) : std::nullopt);
                     } catch (...) { no_memory = true; }
                 });
+            log_.read(s.number, first, mask, to, ahead_);
             if (no_memory) { throw std::bad_alloc(); }
             std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.head.offset < b.head.offset; });
             for (const auto& m : found) {
@@ -302,6 +302,7 @@ private:
     }
 
     engine& log_;
+    format::read_ahead ahead_;
     const bool all_;
     const std::string name_;
     bool intact_ = true;
