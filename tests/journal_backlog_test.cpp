@@ -193,6 +193,30 @@ TEST_CASE("journal backlog: a time to live for all takes what is unread as well"
     CHECK(q.try_pop()->offset() == 1001);
 }
 
+TEST_CASE("journal backlog: what is unread expires in time though longer lives are in front of it") {
+    home h;
+    queue<> q(*h.journal, "q", {.time_to_live = 1min, .priorities = 2});
+    for (int i = 0; i < 100; ++i) { q.send(tracked(i), {.time_to_live = 1h}); }
+    for (int i = 0; i < 1000; ++i) { q.send(tracked(100 + i)); }
+    CHECK(q.try_pop()->body().value() == 0);
+    h.clock.advance(50s);
+    for (int i = 0; i < 1000; ++i) { q.send(tracked(1100 + i)); }
+    CHECK(q.try_pop()->body().value() == 1);
+    CHECK(tracked::live() < some);
+    h.clock.advance(10s); // and the clock, not somebody who looks, has it done
+    auto dead = q.dead().try_receive();
+    REQUIRE(dead);
+    CHECK(dead->body().value() == 100);
+    mailroom::stats s = q.statistics();
+    CHECK(s.expired == 1000);
+    CHECK(s.ready == 1098);
+    h.clock.advance(50s);
+    s = q.statistics();
+    CHECK(s.expired == 2000);
+    CHECK(s.ready == 98);
+    CHECK(q.try_pop()->body().value() == 2);
+}
+
 TEST_CASE("journal backlog: looked through without being loaded, in order") {
     for (const int levels : {1, 3}) {
         CAPTURE(levels);

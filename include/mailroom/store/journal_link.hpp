@@ -329,6 +329,21 @@ public:
         return plain;
     }
 
+    std::uint32_t pass_over(block<T>& b, std::uint32_t mask) noexcept override {
+        const std::lock_guard lock(loading_); // nobody is filling them
+        for (std::uint32_t left = mask; left != 0; left &= left - 1) {
+            const auto k = static_cast<std::uint32_t>(std::countr_zero(left));
+            std::uint64_t none = slot_empty;
+            if (!b.slots[k].ready.compare_exchange_strong(none, slot_lost, std::memory_order_acq_rel)) { mask &= ~(std::uint32_t{1} << k); }
+        }
+        return mask;
+    }
+    void take_up(block<T>& b, std::uint32_t mask) noexcept override {
+        for (std::uint32_t left = mask; left != 0; left &= left - 1) {
+            b.slots[static_cast<std::uint32_t>(std::countr_zero(left))].ready.store(slot_empty, std::memory_order_release);
+        }
+    }
+
 private:
     std::uint64_t load(block<T>& b, std::uint32_t i, std::uint32_t wanted) noexcept {
         const std::lock_guard lock(loading_);

@@ -185,6 +185,9 @@ public:
     /// Of the slots in `mask`, those whose messages have nothing about them but a priority: neither a time of their own nor a past, nor, where
     /// `keys_count`, a key. Nothing is loaded. May throw std::bad_alloc.
     virtual std::uint32_t survey(const block<T>& b, std::uint32_t mask, bool keys_count, std::array<int, span>& priorities) = 0;
+    /// Of the slots in `mask`, those that are empty are not filled, with a neighbour or otherwise, until they are taken up again; answers them.
+    virtual std::uint32_t pass_over(block<T>& b, std::uint32_t mask) noexcept = 0;
+    virtual void take_up(block<T>& b, std::uint32_t mask) noexcept = 0;
     /// Fills one slot, and not its neighbours.
     virtual std::uint64_t load_one(block<T>& b, std::uint32_t i) noexcept = 0;
 };
