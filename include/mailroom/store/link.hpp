@@ -19,6 +19,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -158,6 +159,9 @@ public:
     virtual void retain_also(retention_rule&) noexcept = 0;
     /// The first message that is stored.
     virtual offset first_stored() noexcept = 0;
+    /// Calls `fn(offset, properties)` for each message of [first, last) that can be read and has any, in order. No body is decoded, nothing is loaded.
+    /// Throws std::bad_alloc, and what `fn` throws.
+    virtual void each_properties(offset first, offset last, const std::function<void(offset, const properties&)>& fn) = 0;
 
     /// The first damage that was met since the last call, as a failure; errc{}: none.
     virtual failure damage_met() noexcept = 0;
