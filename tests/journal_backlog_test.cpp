@@ -17,6 +17,7 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -39,6 +40,26 @@ struct mailroom::codec<counted> {
     static void encode(const counted& c, byte_sink& out) { codec<int>::encode(c.number, out); }
     static counted decode(std::span<const std::byte> b) {
         ++counted::reads;
+        return {codec<int>::decode(b)};
+    }
+};
+
+namespace {
+
+/// Can be read by some programs, and by others not.
+struct particular {
+    int number = 0;
+    static inline bool is_read = true;
+};
+
+} // namespace
+
+template <>
+struct mailroom::codec<particular> {
+    static constexpr std::string_view content_type = "application/octet-stream";
+    static void encode(const particular& p, byte_sink& out) { codec<int>::encode(p.number, out); }
+    static particular decode(std::span<const std::byte> b) {
+        if (!particular::is_read) { throw std::runtime_error("not for this one"); }
         return {codec<int>::decode(b)};
     }
 };
@@ -191,6 +212,30 @@ TEST_CASE("journal backlog: a time to live for all takes what is unread as well"
     CHECK(s.expired == 999);
     CHECK(s.dead == 100);
     CHECK(q.try_pop()->offset() == 1001);
+}
+
+TEST_CASE("journal backlog: what is unread expires in time though longer lives are in front of it") {
+    home h;
+    queue<> q(*h.journal, "q", {.time_to_live = 1min, .priorities = 2});
+    for (int i = 0; i < 100; ++i) { q.send(tracked(i), {.time_to_live = 1h}); }
+    for (int i = 0; i < 1000; ++i) { q.send(tracked(100 + i)); }
+    CHECK(q.try_pop()->body().value() == 0);
+    h.clock.advance(50s);
+    for (int i = 0; i < 1000; ++i) { q.send(tracked(1100 + i)); }
+    CHECK(q.try_pop()->body().value() == 1);
+    CHECK(tracked::live() < some);
+    h.clock.advance(10s); // and the clock, not somebody who looks, has it done
+    auto dead = q.dead().try_receive();
+    REQUIRE(dead);
+    CHECK(dead->body().value() == 100);
+    mailroom::stats s = q.statistics();
+    CHECK(s.expired == 1000);
+    CHECK(s.ready == 1098);
+    h.clock.advance(50s);
+    s = q.statistics();
+    CHECK(s.expired == 2000);
+    CHECK(s.ready == 98);
+    CHECK(q.try_pop()->body().value() == 2);
 }
 
 TEST_CASE("journal backlog: looked through without being loaded, in order") {
@@ -399,6 +444,51 @@ TEST_CASE("journal backlog: a topic that keeps the last of each key, or so many 
         }
         CHECK(got == expected);
     }
+}
+
+TEST_CASE("journal backlog: the last of each key is found in a topic whose messages cannot be read, or do not fit into memory") {
+    home h;
+    using topic = mailroom::topic<particular, simulated_journal>;
+    mailroom::topic_options<particular> options;
+    options.retention.compact = true;
+    constexpr int many = 5000, keys = 50;
+    {
+        topic t(*h.journal, "t", options);
+        auto s = t.subscribe("s"); // so all is stored
+        for (int i = 0; i < many; ++i) { t.publish({i}, {.key = i < keys ? std::to_string(i) : "of all others"}); }
+        mailroom::topic_options<tracked> of_others;
+        of_others.retention.compact = true;
+        mailroom::topic<tracked, simulated_journal> others(*h.journal, "others", of_others);
+        auto reader = others.subscribe("s");
+        for (int i = 0; i < many; ++i) { others.publish(tracked(i), {.key = std::to_string(i % keys)}); }
+    }
+    h.reopen();
+    {
+        particular::is_read = false;
+        topic t(*h.journal, "t", options);
+        t.unsubscribe("s");
+        const mailroom::compact_report r = h.journal->compact();
+        CHECK(r.bytes_after < r.bytes_before);
+        particular::is_read = true;
+    }
+    {
+        mailroom::topic_options<tracked> of_others;
+        of_others.retention.compact = true;
+        mailroom::topic<tracked, simulated_journal> others(*h.journal, "others", of_others);
+        others.unsubscribe("s");
+        const mailroom::compact_report r = h.journal->compact();
+        CHECK(r.bytes_after < r.bytes_before);
+        CHECK(tracked::live() < some);
+    }
+    topic t(*h.journal, "t", options);
+    auto all = t.subscribe({.from = mailroom::start::earliest});
+    for (int i = 0; i <= keys; ++i) {
+        auto d = all.try_receive();
+        REQUIRE(d);
+        CHECK(d->body().number == (i < keys ? i : many - 1));
+        d->ack();
+    }
+    CHECK_FALSE(all.try_receive());
 }
 
 TEST_CASE("journal backlog: compacting gives back the segment that was being written as well") {

@@ -280,6 +280,55 @@ TEST_CASE_TEMPLATE("transaction: commit waits for room until it is told to stop,
     CHECK_FALSE(in.try_receive());
 }
 
+TEST_CASE_TEMPLATE("transaction: who waits for room in a budget waits for no more than he does not free himself", Where, EVERYWHERE) {
+    Where w;
+    mailroom::memory_budget budget(10 * sizeof(int));
+    auto q = w.make_queue("q", {.budget = &budget});
+    for (int i = 0; i < 10; ++i) { q.send(i); }
+    auto tx = w.begin();
+    for (int i = 0; i < 6; ++i) { CHECK(tx.ack(*q.try_receive())); }
+    for (int i = 0; i < 8; ++i) { tx.send(q, 10 + i); }
+    mailroom::stop_source stop;
+    errc what{};
+    {
+        const support::blocked b([&] { what = error_of([&] { tx.commit(stop.get_token()); }); });
+        w.clock.await_parked(1);
+        CHECK(q.try_pop()->body() == 6);
+        CHECK(q.try_pop()->body() == 7);
+        CHECK(b.finishes());
+        stop.request_stop(); // should it wait still
+    }
+    CHECK(what == errc{});
+    CHECK(budget.used() == 10 * sizeof(int));
+    CHECK(take(q) == ints{8, 9, 10, 11, 12, 13, 14, 15, 16, 17});
+    CHECK(budget.used() == 0);
+}
+
+TEST_CASE_TEMPLATE("transaction: what is purged while it waits for room is lost, and frees none", Where, EVERYWHERE) {
+    Where w;
+    auto in = w.make_queue("in", {.max_messages = 1});
+    auto q = w.make_queue("q", {.max_messages = 1});
+    in.send(1);
+    q.send(1);
+    auto tx = w.begin();
+    CHECK(tx.ack(*in.try_receive()));
+    tx.send(in, 2);
+    tx.send(q, 2);
+    errc what{};
+    {
+        const support::blocked b([&] { what = error_of([&] { tx.commit(); }); });
+        w.clock.await_parked(1);
+        CHECK(in.purge() == 1);
+        in.send(3);
+        CHECK(q.try_pop()->body() == 1);
+        CHECK(b.finishes());
+    }
+    CHECK(what == errc::not_found);
+    CHECK(tx.has_lost_delivery());
+    CHECK(take(in) == ints{3});
+    CHECK_FALSE(q.try_receive());
+}
+
 TEST_CASE_TEMPLATE("transaction: who waits for room is told that the queue is closed", Where, EVERYWHERE) {
     Where w;
     auto q = w.make_queue("q", {.max_messages = 1});

@@ -256,9 +256,10 @@ private:
             if (p.taken) { break; }
             if (why.kind() != errc{}) { why.raise(); }
             if (!p.full || blocked_.by == nullptr) { (p.why.kind() != errc{} ? p.why : failure(errc::closed)).raise(); }
-            std::size_t charge = 0; // of a budget that others of these endpoints may share
-            for (const auto& l : lots_) { charge += l->budget() == blocked_.by->budget() ? l->charge() : 0; }
+            const std::size_t charge = wanted_of(blocked_.by->budget());
             if (!blocked_.by->wait_for_room(blocked_.n, blocked_.bytes, charge, limit, stop, why)) { why.raise(); }
+            keep_all(); // some may have been purged meanwhile, and free nothing any more
+            count_freed();
         }
         state_ = state::over;
         for (const auto& l : lots_) { l->finish(); }
@@ -383,6 +384,20 @@ private:
         const auto at = std::find_if(freed_.begin(), freed_.end(), [&](const freed& f) { return f.where == l.bounds(); });
         if (at == freed_.end()) { return {&l, n, bytes}; }
         return {&l, n - std::min(n, at->n), bytes - std::min(bytes, at->bytes)};
+    }
+    // What of a budget there has to be for all lots that share it, beside what is settled of theirs.
+    std::size_t wanted_of(const memory_budget* budget) const noexcept {
+        std::size_t all = 0;
+        for (std::size_t i = 0; budget != nullptr && i < lots_.size();) {
+            std::size_t n = 0, bytes = 0;
+            detail::lot_base& first = *lots_[i];
+            for (; i < lots_.size() && lots_[i]->bounds() == first.bounds(); ++i) {
+                n += lots_[i]->size();
+                bytes += lots_[i]->bytes();
+            }
+            if (first.budget() == budget) { all += wanted_by(first, n, bytes).bytes; }
+        }
+        return all;
     }
     detail::placed place(detail::ticket& t) {
         std::vector<detail::parcel> parcels;

@@ -491,7 +491,7 @@ TEST_CASE("journal allocation: a backlog that is noted, and loaded later") {
             w.attempt([&] { acked = d->ack(); });
             if (acked) { w.in_queue.settled(number); }
         }
-        for (int i = 0; i < 70; ++i) {
+        for (int i = 0; i < 100; ++i) { // also of those that were only noted
             std::optional<mailroom::message<std::string>> m;
             w.attempt([&] { m = w.q->try_pop(); });
             if (m) { w.in_queue.settled(number_of(m->body())); }

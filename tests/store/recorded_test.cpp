@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -76,6 +77,7 @@ public:
     void retain_from(offset) noexcept override {}
     void retain_also(retention_rule&) noexcept override {}
     offset first_stored() noexcept override { return 0; }
+    void each_properties(offset, offset, const std::function<void(offset, const mailroom::properties&)>&) override {}
     bool handle_gone(void*) noexcept override { return false; }
     void leave() noexcept override {}
 

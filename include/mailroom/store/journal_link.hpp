@@ -25,10 +25,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -327,6 +330,48 @@ public:
         log_->read(stream_, b.first, unread, to, ahead_);
         if (!has_memory) { throw std::bad_alloc(); }
         return plain;
+    }
+
+    std::uint32_t pass_over(block<T>& b, std::uint32_t mask) noexcept override {
+        const std::lock_guard lock(loading_); // nobody is filling them
+        for (std::uint32_t left = mask; left != 0; left &= left - 1) {
+            const auto k = static_cast<std::uint32_t>(std::countr_zero(left));
+            std::uint64_t none = slot_empty;
+            if (!b.slots[k].ready.compare_exchange_strong(none, slot_lost, std::memory_order_acq_rel)) { mask &= ~(std::uint32_t{1} << k); }
+        }
+        return mask;
+    }
+    void take_up(block<T>& b, std::uint32_t mask) noexcept override {
+        for (std::uint32_t left = mask; left != 0; left &= left - 1) {
+            b.slots[static_cast<std::uint32_t>(std::countr_zero(left))].ready.store(slot_empty, std::memory_order_release);
+        }
+    }
+    void each_properties(offset first, offset last, const std::function<void(offset, const properties&)>& fn) override {
+        read_ahead reading;
+        std::exception_ptr thrown;
+        offset base = first;
+        record_calls to(
+            [&](unsigned k, const record& r) {
+                if (r.head.properties == 0 || thrown != nullptr) { return; }
+                std::optional<properties> props;
+                try {
+                    bytes_view front = r.payload.first(r.head.properties);
+                    props = decode_properties(front);
+                } catch (const std::bad_alloc&) { thrown = std::current_exception(); } catch (...) {
+                } // it is found out when it is loaded
+                if (!props) { return; }
+                try {
+                    fn(base + k, *props);
+                } catch (...) { thrown = std::current_exception(); }
+            },
+            [&](unsigned, const damage* d) {
+                if (d != nullptr && d->file.empty() && thrown == nullptr) { thrown = std::make_exception_ptr(std::bad_alloc()); }
+            });
+        for (; base < last; base += span) {
+            const offset n = std::min<offset>(span, last - base);
+            log_->read(stream_, base, n == span ? ~std::uint32_t{0} : (std::uint32_t{1} << n) - 1, to, reading);
+            if (thrown != nullptr) { std::rethrow_exception(thrown); }
+        }
     }
 
 private:

@@ -19,6 +19,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -158,6 +159,9 @@ public:
     virtual void retain_also(retention_rule&) noexcept = 0;
     /// The first message that is stored.
     virtual offset first_stored() noexcept = 0;
+    /// Calls `fn(offset, properties)` for each message of [first, last) that can be read and has any, in order. No body is decoded, nothing is loaded.
+    /// Throws std::bad_alloc, and what `fn` throws.
+    virtual void each_properties(offset first, offset last, const std::function<void(offset, const properties&)>& fn) = 0;
 
     /// The first damage that was met since the last call, as a failure; errc{}: none.
     virtual failure damage_met() noexcept = 0;
@@ -185,6 +189,9 @@ public:
     /// Of the slots in `mask`, those whose messages have nothing about them but a priority: neither a time of their own nor a past, nor, where
     /// `keys_count`, a key. Nothing is loaded. May throw std::bad_alloc.
     virtual std::uint32_t survey(const block<T>& b, std::uint32_t mask, bool keys_count, std::array<int, span>& priorities) = 0;
+    /// Of the slots in `mask`, those that are empty are not filled, with a neighbour or otherwise, until they are taken up again; answers them.
+    virtual std::uint32_t pass_over(block<T>& b, std::uint32_t mask) noexcept = 0;
+    virtual void take_up(block<T>& b, std::uint32_t mask) noexcept = 0;
     /// Fills one slot, and not its neighbours.
     virtual std::uint64_t load_one(block<T>& b, std::uint32_t i) noexcept = 0;
 };

@@ -73,7 +73,7 @@ public:
     virtual void leave_nothing_out() noexcept = 0;
     /// Calls `next`, once there is room for `n` messages of `bytes`, this lot's and those of others that are counted with it.
     virtual placed make_room(std::size_t n, std::size_t bytes, const std::function<placed()>& next) = 0;
-    /// Asks for room: false: there will be none, and `why` says so. `charge`: what all lots take of the budget together; `limit`: how long it may
+    /// Asks for room: false: there will be none, and `why` says so. `charge`: what all lots want of the budget together; `limit`: how long it may
     /// take since the first `leave_out`. Without locks.
     virtual bool wait_for_room(std::size_t n, std::size_t bytes, std::size_t charge, duration limit, const stop_token& stop, failure& why) = 0;
     /// Bytes that what the transaction settles is about to free are these messages'.

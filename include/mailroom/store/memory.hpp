@@ -371,12 +371,10 @@ private:
     std::uint32_t survey(void* b, std::uint32_t mask, std::array<int, span>& priorities) override {
         return link_->survey(*static_cast<block<T>*>(b), mask, cursor_.is_ordered(), priorities);
     }
-    void pass_over(void* b, std::uint32_t i) noexcept override {
-        static_cast<block<T>*>(b)->slots[i].ready.store(slot_lost, std::memory_order_release);
-    }
-    bool fetch(entry& e) noexcept override {
-        std::unique_ptr<block<T>> one(new (std::nothrow) block<T>);
-        if (one == nullptr) { return false; }
+    std::uint32_t pass_over(void* b, std::uint32_t mask) noexcept override { return link_->pass_over(*static_cast<block<T>*>(b), mask); }
+    void take_up(void* b, std::uint32_t mask) noexcept override { link_->take_up(*static_cast<block<T>*>(b), mask); }
+    bool fetch(entry& e) override {
+        const auto one = std::make_unique<block<T>>();
         const std::uint32_t i = index_in_span(e.offset);
         one->first = e.offset - i;
         one->opened = timing_.coarse();
@@ -385,7 +383,7 @@ private:
         e.node = outlet_of::evacuate(one.get(), i);
         if (e.node == nullptr) {
             one->end(i);
-            return false;
+            throw std::bad_alloc();
         }
         e.body = outlet_of::body_of(e.node);
         e.cover = one->enveloped(word);

@@ -92,7 +92,9 @@ public:
     /// With a link its messages are stored in a journal.
     partition(partition_owner& owner, topic_common& common, int number, const mailroom::retention& rules, std::unique_ptr<link<T>> stored = nullptr)
         : intake<T, partition<T>>(stream<T>::readers::many, stored.get()), owner_(owner), common_(common), number_(number), rules_(rules),
-          link_(std::move(stored)) {}
+          link_(std::move(stored)) {
+        if (link_ != nullptr) { link_->retain_from(0); } // all, until it is known what
+    }
     /// Readers are gone by now.
     ~partition() {
         reap();
@@ -320,14 +322,12 @@ private:
     void look_at_keys(offset until) {
         until = std::min(until, stream_.head());
         const offset from = std::max(known_until_.load(std::memory_order_relaxed), link_->first_stored());
-        look_through(from, until, [this](offset o, const slot_block& b, std::uint32_t i) {
-            const envelope* const e = b.enveloped(b.slots[i].ready.load(std::memory_order_relaxed));
-            if (e == nullptr || e->props.key.empty()) { return true; }
-            offset& last = last_of_.try_emplace(e->props.key, o).first->second;
+        link_->each_properties(from, until, [this](offset o, const properties& props) {
+            if (props.key.empty()) { return; }
+            offset& last = last_of_.try_emplace(props.key, o).first->second;
             const std::lock_guard lock(lasts_mutex_);
             lasts_.insert(o);
             if (last != o) { lasts_.erase(std::exchange(last, o)); }
-            return true;
         });
         known_until_.store(std::max(from, until), std::memory_order_release);
     }

@@ -129,10 +129,13 @@ public:
     /// Where messages are loaded. Which of those in `mask`, of a block, have nothing about them but how urgent they are: neither a time of their own nor
     /// a past, nor a key where keys count. May throw std::bad_alloc.
     virtual std::uint32_t survey(void* /*block*/, std::uint32_t /*mask*/, std::array<int, span>& /*priorities*/) { return 0; }
-    /// Such a one is not loaded with its block.
-    virtual void pass_over(void* /*block*/, std::uint32_t /*index*/) noexcept {}
-    /// Loads the message at `e.offset` into a node of its own. False: it is lost. Called with or without the mutex.
-    virtual bool fetch(entry& /*e*/) noexcept { return false; }
+    /// Such a one is not loaded with its block. Answers those of the mask for which that is so: the others are loaded already.
+    virtual std::uint32_t pass_over(void* /*block*/, std::uint32_t /*mask*/) noexcept { return 0; }
+    /// It is loaded after all.
+    virtual void take_up(void* /*block*/, std::uint32_t /*mask*/) noexcept {}
+    /// Loads the message at `e.offset` into a node of its own. False: it is lost. Called with or without the mutex. May throw std::bad_alloc; then
+    /// nothing has changed.
+    virtual bool fetch(entry& /*e*/) { return false; }
     /// Called without the mutex: so many receivers may be woken; there are new dead letters.
     virtual void wake(std::size_t receivers) noexcept = 0;
     virtual void somebody_died() noexcept = 0;
@@ -464,8 +467,9 @@ private:
     void defer(page& p, std::uint32_t i, std::uint32_t attempt) noexcept;
     entry* absorb(session& s, offset until, std::size_t most = SIZE_MAX);
     std::uint32_t put_on_shelf(page& p, std::uint32_t from, std::uint32_t end);
-    bool load(session& s, entry& e, std::size_t level, duration now) noexcept;
-    bool unshelve(session& s, std::size_t level, duration now);
+    entry* load(offset o);
+    entry* come_off_shelf(session& s, entry* e, std::size_t level, duration now, bool fresh) noexcept;
+    entry* unshelve(session& s, std::size_t level, duration now);
     entry* find_shelved(session& s, offset o);
     void restock(session& s, duration now);
     bool try_restock(session& s, duration now) noexcept;

@@ -64,11 +64,11 @@ inline void cursor::sweep_lane(session& s, duration now) noexcept {
 }
 
 /// With one time to live for all, the lane expires from its head. The first that has not expired is taken into the index, where its time
-/// is watched; what follows it was sent later.
+/// is watched; what follows it was sent later. What is on the shelf comes before the lane.
 inline void cursor::expire_lane(session& s, duration now) noexcept {
     try {
-        while (next() < host_.head()) {
-            if (const entry* const e = absorb(s, host_.head(), 1)) {
+        while (!shelf_.empty() || next() < host_.head()) {
+            if (const entry* const e = shelf_.empty() ? absorb(s, host_.head(), 1) : unshelve(s, shelf_.lowest(), now)) {
                 lane_expiry_ = std::min(e->expires, later(e->sent, options_.time_to_live)); // its own may be longer
                 if (lane_expiry_ > now) { return; }
             }

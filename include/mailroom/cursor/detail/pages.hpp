@@ -231,16 +231,19 @@ inline std::uint32_t cursor::put_on_shelf(page& p, std::uint32_t from, std::uint
     std::uint32_t mask = 0;
     for (std::uint32_t i = from; i < end; ++i) { mask |= std::uint32_t{1} << i; }
     mask = host_.survey(p.block, mask, priorities);
-    std::uint32_t shelved = 0;
     for (std::uint32_t i = from; i < end; ++i) {
         const std::size_t level = level_of(priorities[i]);
-        if ((mask >> i & 1u) == 0 || (shelf_.empty(level) && (index_.eligible() < options_.window || index_.is_dry(level)))) { continue; }
-        try {
-            shelf_.push(level, p.first + i);
-        } catch (...) { break; } // it is loaded, or deferred
-        host_.pass_over(p.block, i);
-        shelved |= std::uint32_t{1} << i;
+        if (shelf_.empty(level) && (index_.eligible() < options_.window || index_.is_dry(level))) { mask &= ~(std::uint32_t{1} << i); }
     }
+    mask = host_.pass_over(p.block, mask); // who claimed a neighbour before may have loaded it meanwhile
+    std::uint32_t shelved = 0;
+    try {
+        for (std::uint32_t i = from; i < end; ++i) {
+            if ((mask >> i & 1u) == 0) { continue; }
+            shelf_.push(level_of(priorities[i]), p.first + i);
+            shelved |= std::uint32_t{1} << i;
+        }
+    } catch (...) { host_.take_up(p.block, mask & ~shelved); } // those are loaded, or deferred
     return shelved;
 }
 
@@ -309,55 +312,59 @@ inline entry* cursor::absorb(session& s, offset until, std::size_t most) {
     return alive;
 }
 
-/// A message that was on the shelf, in no place yet, gets its body. False: it is lost, or has expired.
-inline bool cursor::load(session& s, entry& e, std::size_t level, duration now) noexcept {
-    if (!host_.fetch(e)) {
-        skipped_.fetch_add(1, std::memory_order_relaxed);
-        index_.forget(e);
-        index_.recycle(e);
-        return false;
+/// An entry with its body for what is on the shelf, in no place yet; nullptr: it is lost. May throw std::bad_alloc; then nothing has changed.
+inline entry* cursor::load(offset o) {
+    entry* const e = index_.make(o, 0);
+    const auto discard = [&] {
+        index_.forget(*e);
+        index_.recycle(*e);
+    };
+    bool is_there = false;
+    try {
+        is_there = host_.fetch(*e);
+    } catch (...) {
+        discard();
+        throw;
     }
-    e.due = duration::min();
-    e.expires = expiry({e.body, e.cover, e.sent, e.bytes});
-    e.level = static_cast<std::uint16_t>(level);
-    if (e.expires > now) { return true; }
-    expire(s, e, now);
-    return false;
+    if (is_there) { return e; }
+    discard();
+    return nullptr;
 }
 
-/// The first of a level leaves the shelf. False: it is lost, or has expired. May throw std::bad_alloc; then nothing has changed.
-inline bool cursor::unshelve(session& s, std::size_t level, duration now) {
-    entry* const e = index_.make(shelf_.front(level), 0);
+/// What was loaded has left the shelf and enters the index. Nullptr: it is lost, or has expired.
+inline entry* cursor::come_off_shelf(session& s, entry* e, std::size_t level, duration now, bool fresh) noexcept {
+    if (e == nullptr) {
+        skipped_.fetch_add(1, std::memory_order_relaxed);
+        return nullptr;
+    }
+    e->due = duration::min();
+    e->expires = expiry({e->body, e->cover, e->sent, e->bytes});
+    e->level = static_cast<std::uint16_t>(level);
+    if (e->expires <= now) {
+        expire(s, *e, now);
+        return nullptr;
+    }
+    index_.enter(*e, now, now, fresh);
+    return e;
+}
+
+/// The first of a level leaves the shelf. Nullptr: it is lost, or has expired. May throw std::bad_alloc; then nothing has changed.
+inline entry* cursor::unshelve(session& s, std::size_t level, duration now) {
+    entry* const e = load(shelf_.front(level));
     shelf_.pop(level);
-    const bool is_there = load(s, *e, level, now);
-    if (is_there) { index_.enter(*e, now, now, true); }
-    return is_there;
+    return come_off_shelf(s, e, level, now, true);
 }
 
 /// Of what is on the shelf, the message at `o`, in the index now; nullptr: it is not there, or not any more. May throw std::bad_alloc; then nothing
 /// has changed.
 inline entry* cursor::find_shelved(session& s, offset o) {
     if (shelf_.empty()) { return nullptr; }
-    entry* const e = index_.make(o, 0);
-    int level = -1;
-    const auto forget = [&] {
-        index_.forget(*e);
-        index_.recycle(*e);
-    };
-    try {
-        level = shelf_.take(o);
-    } catch (...) {
-        forget();
-        throw;
-    }
-    if (level < 0) {
-        forget();
-        return nullptr;
-    }
-    const duration now = clock_.now();
-    if (!load(s, *e, static_cast<std::size_t>(level), now)) { return nullptr; }
-    index_.enter(*e, now, now, false);
-    return e;
+    shelf others = shelf_;
+    const int level = others.take(o);
+    if (level < 0) { return nullptr; }
+    entry* const e = load(o);
+    shelf_ = std::move(others);
+    return come_off_shelf(s, e, static_cast<std::size_t>(level), clock_.now(), false);
 }
 
 /// Every level of which something is on the shelf has something ready in the index. May throw std::bad_alloc.
@@ -365,7 +372,7 @@ inline void cursor::restock(session& s, duration now) {
     constexpr int some = 32;
     for (std::size_t level = 0; level < shelf_.levels(); ++level) {
         if (!index_.is_dry(level)) { continue; }
-        for (int n = 0; n < some && !shelf_.empty(level);) { n += unshelve(s, level, now) ? 1 : 0; }
+        for (int n = 0; n < some && !shelf_.empty(level);) { n += unshelve(s, level, now) != nullptr ? 1 : 0; }
     }
 }
 inline bool cursor::try_restock(session& s, duration now) noexcept {
