@@ -28,6 +28,7 @@ public:
     offset first_within(std::uint64_t limit, offset lowest, offset head, std::size_t chunks, Measure measure) {
         lowest = std::max(lowest, base_ * chunk);
         if (lowest >= head) { return head; }
+        if (sums_.empty()) { base_ = lowest / chunk; }
         while (base_ + sums_.size() < head / chunk) { sums_.push_back(unknown); }
         std::uint64_t behind = 0;
         std::array<std::uint64_t, chunk> each;
