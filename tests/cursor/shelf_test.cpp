@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <initializer_list>
 #include <limits>
 #include <vector>
 
@@ -16,18 +17,18 @@ using mailroom::detail::shelf;
 TEST_CASE("shelf: each level hands back what it was given, in order") {
     shelf s(2);
     CHECK(s.empty());
-    for (const offset o : {3, 4, 5, 9, 11, 12}) { s.push(1, o); }
+    for (const offset o : std::initializer_list<offset>{3, 4, 5, 9, 11, 12}) { s.push(1, o); }
     s.push(0, 7);
     CHECK(s.size() == 7);
     CHECK(s.lowest() == 1);
-    for (const offset o : {3, 4, 5, 9}) {
+    for (const offset o : std::initializer_list<offset>{3, 4, 5, 9}) {
         CHECK(s.front(1) == o);
         s.pop(1);
     }
     CHECK(s.lowest() == 0);
     s.push(1, 13);
     s.push(1, 1000);
-    for (const offset o : {11, 12, 13, 1000}) {
+    for (const offset o : std::initializer_list<offset>{11, 12, 13, 1000}) {
         CHECK(s.front(1) == o);
         s.pop(1);
     }
@@ -55,10 +56,10 @@ TEST_CASE("shelf: gaps and lengths of any size") {
 }
 
 TEST_CASE("shelf: one is taken out wherever it stands") {
-    for (const offset which : {0, 1, 2, 5, 6, 9, 30, 40, 41}) {
+    for (const offset which : std::initializer_list<offset>{0, 1, 2, 5, 6, 9, 30, 40, 41}) {
         shelf s(3);
         std::vector<offset> rest;
-        for (const offset o : {0, 1, 2, 5, 6, 9, 30, 40, 41}) {
+        for (const offset o : std::initializer_list<offset>{0, 1, 2, 5, 6, 9, 30, 40, 41}) {
             s.push(2, o);
             if (o != which) { rest.push_back(o); }
         }
