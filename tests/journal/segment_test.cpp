@@ -493,7 +493,8 @@ TEST_CASE("segment: a run that goes on is the same, told with or without its str
         position = 144 + next * 64;
         return next < 100 && next++ % 7 != 0; // told in several rows
     };
-    for (std::size_t told = 1; next < 100;) {
+    std::size_t told = 1;
+    while (next < 100) {
         const std::size_t n = one.extend(which, some);
         told += n;
         if (next < 100) { one.add(3, 10 + told++, 144 + (next - 1) * 64, is_new); }
