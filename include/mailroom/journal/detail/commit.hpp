@@ -39,7 +39,7 @@ void log_engine<Files>::append(batch& b, const draft& d, offset o) {
                           .schema = d.schema,
                           .properties = d.properties};
     h.encode(to, seed_);
-    std::memcpy(to + record_header::size, d.payload.data(), d.payload.size());
+    if (!d.payload.empty()) { std::memcpy(to + record_header::size, d.payload.data(), d.payload.size()); }
     ++b.records;
     if (d.kind != record_kind::deliveries) { b.holds_more = true; }
 }
