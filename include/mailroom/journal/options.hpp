@@ -33,6 +33,9 @@ struct journal_options {
     std::size_t segment_bytes = std::size_t{64} << 20; ///< 64 KiB .. 4 GiB
     mailroom::on_damage on_damage = mailroom::on_damage::refuse;
     mailroom::clock* clock = nullptr; ///< null: the system's
+    /// Files of segments that are done with, kept to be written over, for that is quicker than to let a new one grow: so many at most, 0 .. 64,
+    /// `segment_bytes` each. A burst leaves them behind; `compact` gives them back, and a full disk all but one.
+    unsigned spare_segments = 4;
 };
 
 /// Bytes that are not what was written.

@@ -180,7 +180,7 @@ public:
     const std::string& directory() const noexcept { return directory_; }
 
 private:
-    static constexpr std::size_t buffered = std::size_t{64} << 10;     // so much gathers before it is written, where nobody waits
+    static constexpr std::size_t buffered = std::size_t{512} << 10;    // so much gathers before it is written, where nobody waits
     static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
     static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
@@ -287,6 +287,8 @@ private:
     bool is_mostly_dead(const segment_ptr& s);
     std::size_t retire();
     std::uint64_t move_survivors(const segment_ptr& s, std::size_t most);
+    bool keep_spare(const std::string& path);
+    void remove_spares(int but);
     void remove_doomed();
     void drop(const segment_ptr& s);
     void limit_open_files(const segment_ptr& used) noexcept;
@@ -393,7 +395,7 @@ private:
         unsigned checkpoints = 0; // still to be written before it may go
     };
     std::vector<doomed> doomed_;
-    std::atomic<bool> has_spare_{false};
+    std::atomic<std::uint64_t> spares_{0}; // a bit for each file that is there
     std::atomic<bool> no_space_{false}; // the last failure was that
     std::atomic<std::uint64_t> segments_freed_{0};
     std::atomic<std::uint64_t> messages_moved_{0};

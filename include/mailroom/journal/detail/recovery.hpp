@@ -20,6 +20,7 @@ log_engine<Files>::log_engine(std::string directory, const journal_options& o, F
     if (o.segment_bytes < (std::size_t{64} << 10) || o.segment_bytes > (std::uint64_t{4} << 30)) {
         fail(errc::invalid, "journal_options.segment_bytes is outside 64 KiB .. 4 GiB");
     }
+    if (o.spare_segments > most_spares) { fail(errc::invalid, "journal_options.spare_segments is more than 64"); }
     if (o.durability > mailroom::durability::none) { fail(errc::invalid, "journal_options.durability is none of commit, write, none"); }
     if (o.on_damage > mailroom::on_damage::salvage) { fail(errc::invalid, "journal_options.on_damage is none of refuse, read_only, salvage"); }
     read_only_ = o.on_damage == mailroom::on_damage::read_only;
@@ -99,7 +100,7 @@ void log_engine<Files>::lock_directory() {
     if (!read_only_ && ec) { io_failure("cannot write to the journal's directory", directory_, ec).raise(); }
     if (const auto unknown = files_.identity(directory_, identity_)) { io_failure("cannot look at", directory_, unknown).raise(); }
     for (const std::string& n : names) { // a directory of somebody else's is left as it is
-        const bool ours = n == manifest_name || n == old_manifest_name || n == new_manifest_name || n == lock_name || n == spare_name ||
+        const bool ours = n == manifest_name || n == old_manifest_name || n == new_manifest_name || n == lock_name || spare_in(n) ||
                           position_in(n, ".log") || position_in(n, ".idx");
         if (!ours) {
             fail(errc::invalid, "'" + directory_ + "' holds '" + n + "', which is no file of a journal: a journal wants a directory of its own");
@@ -351,11 +352,12 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
     // Files nobody knows: of a crash in the middle of making or removing one.
     for (const std::string& n : names) {
         const auto log = position_in(n, ".log"), index = position_in(n, ".idx");
-        if (n == spare_name) {
-            has_spare_ = true;
+        const auto spare = spare_in(n);
+        if (spare && *spare < options_.spare_segments) {
+            spares_.fetch_or(std::uint64_t{1} << *spare);
             continue;
         }
-        if ((log && !segments_.contains(*log)) || (index && !segments_.contains(*index)) || n == new_manifest_name) {
+        if (spare || (log && !segments_.contains(*log)) || (index && !segments_.contains(*index)) || n == new_manifest_name) {
             static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + n); }));
         }
     }

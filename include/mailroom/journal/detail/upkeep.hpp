@@ -14,7 +14,16 @@ inline constexpr const char* manifest_name = "MANIFEST";
 inline constexpr const char* old_manifest_name = "MANIFEST.old";
 inline constexpr const char* new_manifest_name = "MANIFEST.new";
 inline constexpr const char* lock_name = "LOCK";
-inline constexpr const char* spare_name = "spare";
+inline constexpr unsigned most_spares = 64; // a bit each
+
+/// The files of segments that are done with, kept to be written over: "spare", "spare-1", "spare-2" ...
+inline std::string spare_name(unsigned number) { return number == 0 ? "spare" : "spare-" + std::to_string(number); }
+inline std::optional<unsigned> spare_in(std::string_view name) {
+    for (unsigned i = 0; i < most_spares; ++i) {
+        if (name == spare_name(i)) { return i; }
+    }
+    return std::nullopt;
+}
 
 // ---------------------------------------------------------------------------------------------------------------------- the leader's part
 
@@ -27,6 +36,7 @@ failure log_engine<Files>::make_room(std::uint64_t base, std::size_t n) noexcept
         }
         const std::uint64_t end = current_->byte_of(base) + n;
         if (end <= zeroed_) { return errc{}; }
+        if (options_.durability != mailroom::durability::commit) { return errc{}; } // no sync waits for the file to grow
         // A file that is written over does not grow with each sync. Where there is no room for that there may be for the batch itself.
         const std::uint64_t until = std::max(end, std::min<std::uint64_t>(zeroed_ + zeros_ahead, options_.segment_bytes));
         static const std::array<std::byte, zeros_ahead / 16> nothing{};
@@ -73,13 +83,15 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         }
         auto next = std::make_shared<segment<Files>>(directory_, base);
         auto f = std::make_shared<file>();
-        const std::string path = next->path(), spare = directory_ + '/' + spare_name;
+        const std::string path = next->path();
         std::uint64_t size = 0;
         bool reused = false;
-        // Taken without `upkeep_`, which may be held by one who waits for this leader. It is not made again before the flag says that it is gone.
-        if (has_spare_.load(std::memory_order_acquire)) {
+        // Taken without `upkeep_`, which may be held by one who waits for this leader. It is not made again before its bit says that it is gone.
+        for (std::uint64_t there = spares_.load(std::memory_order_acquire); there != 0 && !reused; there = spares_.load(std::memory_order_acquire)) {
+            const auto i = static_cast<unsigned>(std::countr_zero(there));
+            const std::string spare = directory_ + '/' + spare_name(i);
             reused = !until_done([&] { return files_.rename(spare, path); });
-            has_spare_.store(false, std::memory_order_release);
+            spares_.fetch_and(~(std::uint64_t{1} << i), std::memory_order_release);
         }
         if (reused) {
             if (const auto ec = until_done([&] { return files_.open(path, open_mode::write, *f); })) { return io_failure("cannot open", path, ec); }
@@ -165,6 +177,7 @@ void log_engine<Files>::make_space() noexcept {
         flush();
     } catch (...) {} // not even that fits: what is settled already may do
     try {
+        remove_spares(1);
         if (retire() == 0 && doomed_.empty()) { return; }
         for (int i = 0; i < 2; ++i) {
             if (checkpoint(false).kind() != errc{}) { return; }
@@ -372,18 +385,35 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
     return done;
 }
 
-/// Removes files that no manifest names any more. One is kept to be written over.
+/// A file that no manifest names any more is kept to be written over. False: there are enough, or that failed. With `upkeep_`.
+template <class Files>
+bool log_engine<Files>::keep_spare(const std::string& path) {
+    const auto i = static_cast<unsigned>(std::countr_one(spares_.load(std::memory_order_acquire)));
+    if (i >= options_.spare_segments || !path.ends_with(".log")) { return false; }
+    const std::string spare = directory_ + '/' + spare_name(i);
+    if (until_done([&] { return files_.rename(path, spare); })) { return false; }
+    spares_.fetch_or(std::uint64_t{1} << i, std::memory_order_release);
+    return true;
+}
+
+/// Gives back what is kept to be written over, but for so many. A leader who takes one meanwhile has it, or finds none. With `upkeep_`.
+template <class Files>
+void log_engine<Files>::remove_spares(int but) {
+    std::uint64_t there = spares_.load(std::memory_order_acquire);
+    for (; std::popcount(there) > but; there = spares_.load(std::memory_order_acquire)) {
+        const auto i = static_cast<unsigned>(std::bit_width(there) - 1);
+        static_cast<void>(until_done([&] { return files_.remove(directory_ + '/' + spare_name(i)); }));
+        spares_.fetch_and(~(std::uint64_t{1} << i), std::memory_order_release);
+    }
+}
+
+/// Removes files that no manifest names any more. Some are kept to be written over.
 template <class Files>
 void log_engine<Files>::remove_doomed() {
     bool any = false;
-    const std::string spare = directory_ + '/' + spare_name;
     for (auto& d : doomed_) {
         if (d.checkpoints != 0 && --d.checkpoints != 0) { continue; }
-        if (!has_spare_.load(std::memory_order_acquire) && d.path.ends_with(".log") && !until_done([&] { return files_.rename(d.path, spare); })) {
-            has_spare_.store(true, std::memory_order_release);
-        } else {
-            static_cast<void>(until_done([&] { return files_.remove(d.path); }));
-        }
+        if (!keep_spare(d.path)) { static_cast<void>(until_done([&] { return files_.remove(d.path); })); }
         d.path.clear();
         any = true;
     }
@@ -580,6 +610,7 @@ compact_report log_engine<Files>::compact(const progress& tell) {
         if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
         remove_doomed();
     }
+    remove_spares(0);
     report.segments_freed = segments_freed_.load(std::memory_order_relaxed) - freed;
     report.messages_moved = messages_moved_.load(std::memory_order_relaxed) - moved;
     report.bytes_after = bytes_stored();
