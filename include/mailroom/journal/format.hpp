@@ -260,20 +260,31 @@ struct sealed_file {
     static constexpr std::size_t head = 56;
     static constexpr std::uint64_t manifest_word = magic("MAILMANI"), index_word = magic("MAILINDX");
 
+    /// What stands in front of a body of `size` bytes, which `each_piece(fn)` hands to `fn(bytes_view)`.
+    template <class EachPiece>
+    static std::array<std::byte, head> frame(std::uint64_t word, const journal_id& id, std::uint64_t number, std::uint64_t size, EachPiece each_piece) {
+        std::array<std::byte, head> front;
+        std::byte* const to = front.data();
+        store_le(to + 8, word);
+        store_le(to + 16, std::uint64_t{format_version}); // 32 bits, and as many zeros
+        std::memcpy(to + 24, id.data(), id.size());
+        store_le(to + 40, number);
+        store_le(to + 48, size);
+        XXH3_state_t sum;
+        XXH3_INITSTATE(&sum);
+        XXH3_64bits_reset_withSeed(&sum, seed_of(id));
+        XXH3_64bits_update(&sum, to + 8, head - 8);
+        each_piece([&sum](bytes_view some) { XXH3_64bits_update(&sum, some.data(), some.size()); });
+        store_le(to, std::uint64_t{XXH3_64bits_digest(&sum)});
+        return front;
+    }
     /// `body` in its frame.
     static std::vector<std::byte> encode(std::uint64_t word, const journal_id& id, std::uint64_t number, bytes_view body) {
+        const auto front = frame(word, id, number, body.size(), [body](auto fn) { fn(body); });
         std::vector<std::byte> file;
         file.reserve(head + body.size());
-        wire_writer to(file);
-        to.u64(0); // the checksum's place
-        to.u64(word);
-        to.u64(format_version); // 32 bits, and as many zeros
-        to.raw(id);
-        to.u64(number);
-        to.u64(body.size());
-        to.raw(body);
-        const std::uint64_t check = checksum(bytes_view(file).subspan(8), seed_of(id));
-        store_le(&file.front(), check);
+        file.insert(file.end(), front.begin(), front.end());
+        file.insert(file.end(), body.begin(), body.end());
         return file;
     }
     /// Of a file that was decoded.

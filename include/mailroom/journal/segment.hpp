@@ -13,6 +13,7 @@
 #include <mailroom/base/result.hpp>
 #include <mailroom/journal/files.hpp>
 #include <mailroom/journal/format.hpp>
+#include <mailroom/journal/place_list.hpp>
 
 #include <algorithm>
 #include <array>
@@ -165,11 +166,11 @@ public:
     /// The same of messages that follow the last one of run `which`, as long as `next(position)` answers true. Returns how many. May throw std::bad_alloc.
     template <class Next>
     std::size_t extend(std::size_t which, Next next) {
-        std::vector<std::uint32_t>& places = places_[which];
+        place_list& places = places_[which];
         const std::size_t before = places.size();
         struct counting { // also those before one for which there is no memory
             run& r;
-            const std::vector<std::uint32_t>& places;
+            const place_list& places;
             const std::size_t before;
             ~counting() { r.count += static_cast<std::uint32_t>(places.size() - before); }
         } const count_later{runs_[which], places, before};
@@ -187,24 +188,42 @@ public:
         last_run_.clear();
     }
     bool has_places() const noexcept { return !places_.empty(); }
-    /// The file beside it, from the places in memory.
-    std::vector<std::byte> encode_index(const journal_id& id) const {
-        std::vector<std::byte> body;
-        std::size_t n = 0;
-        for (const auto& places : places_) { n += places.size(); }
-        body.resize(n * sizeof(std::uint32_t));
-        std::byte* to = body.data();
-        for (const auto& places : places_) {
-            for (const std::uint32_t p : places) {
-                store_le(to, p);
-                to += sizeof p;
+    /// Writes the file beside it, from the places in memory.
+    std::error_code write_index(const Files& files, file& to, const journal_id& id) const {
+        std::uint64_t size = 0;
+        for (const place_list& places : places_) { size += places.size() * sizeof(std::uint32_t); }
+        const auto front = sealed_file::frame(sealed_file::index_word, id, first_, size, [this](auto fn) {
+            for (const place_list& places : places_) {
+                places.each_piece([&fn](bytes_view some) {
+                    fn(some);
+                    return true;
+                });
             }
+        });
+        std::array<bytes_view, 16> parts{front}; // of one call
+        std::size_t n = 1;
+        std::uint64_t at = 0;
+        std::error_code ec;
+        const auto write = [&] {
+            ec = write_all(files, to, at, std::span(parts).first(n));
+            for (const bytes_view& p : std::span(parts).first(n)) { at += p.size(); }
+            n = 0;
+            return !ec;
+        };
+        for (const place_list& places : places_) {
+            const bool all = places.each_piece([&](bytes_view some) {
+                if (n == parts.size() && !write()) { return false; }
+                parts[n++] = some;
+                return true;
+            });
+            if (!all) { return ec; }
         }
-        return sealed_file::encode(sealed_file::index_word, id, first_, body);
+        write();
+        return ec;
     }
-    void drop_places() noexcept { std::vector<std::vector<std::uint32_t>>().swap(places_); }
+    void drop_places() noexcept { std::vector<place_list>().swap(places_); }
     /// The places of all runs, found again.
-    void set_places(std::vector<std::vector<std::uint32_t>> places) noexcept {
+    void set_places(std::vector<place_list> places) noexcept {
         const std::lock_guard lock(mutex_);
         places_.swap(places);
         index_.reset();
@@ -266,7 +285,7 @@ private:
     bool writable_ = false;
 
     std::vector<run> runs_;
-    std::vector<std::vector<std::uint32_t>> places_; // of each run, in units of 8 bytes; empty when they are on disk
+    std::vector<place_list> places_; // of each run, in units of 8 bytes; none when they are on disk
     std::unordered_map<std::uint32_t, std::size_t> last_run_;
 };
 

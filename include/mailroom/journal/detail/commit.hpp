@@ -374,9 +374,10 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
             const std::lock_guard held(state_);
             for (auto& [stream, s] : slots_) { s.placed = catalog_.stream(stream).next; }
         }
-        if (now.bytes.capacity() <= most_gathered && now.bytes.capacity() > spare_buffer_.capacity()) {
+        if (now.bytes.capacity() <= most_gathered) {
             now.bytes.clear();
-            spare_buffer_.swap(now.bytes);
+            if (open_.bytes.empty()) { open_.bytes.swap(now.bytes); } // what was written last is still in the cache
+            if (now.bytes.capacity() > spare_buffer_.capacity()) { spare_buffer_.swap(now.bytes); }
         }
         const bool again = open_.wanted;
         if (!again) { leading_ = false; }

@@ -281,10 +281,10 @@ bool log_engine<Files>::rebuild_index(const segment_ptr& s) {
         runs = s->runs();
     }
     // What is damaged gets a place at which nothing verifies: that of the segment itself.
-    std::vector<std::vector<std::uint32_t>> places(runs.size());
+    std::vector<place_list> places(runs.size());
     std::unordered_map<std::uint32_t, std::vector<std::size_t>> of; // runs, by their stream
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        places[i].resize(runs[i].count);
+        for (std::uint32_t n = 0; n != runs[i].count; ++n) { places[i].push_back(0); }
         of[runs[i].stream].push_back(i);
     }
     auto opened = s->open(files_, open_mode::read);
@@ -302,7 +302,7 @@ bool log_engine<Files>::rebuild_index(const segment_ptr& s) {
             if (h.kind == record_kind::message) {
                 for (const std::size_t i : of[h.stream]) {
                     const offset n = h.offset - runs[i].first;
-                    if (n < runs[i].count) { places[i][static_cast<std::size_t>(n)] = static_cast<std::uint32_t>((at - s->first()) / alignment); }
+                    if (n < runs[i].count) { places[i].set(static_cast<std::size_t>(n), static_cast<std::uint32_t>((at - s->first()) / alignment)); }
                 }
             }
             at += h.whole();

@@ -192,14 +192,11 @@ template <class Files>
 void log_engine<Files>::write_indexes() {
     for (;;) {
         segment_ptr s;
-        std::vector<std::byte> bytes;
         {
             const std::lock_guard held(state_);
             if (unindexed_.empty()) { return; }
-            s = unindexed_.back();
-            bytes = s->encode_index(id_);
+            s = unindexed_.back(); // as long as it is one of them its places stay as they are
         }
-        const bytes_view all(bytes);
         bool written = false;
         {
             file f;
@@ -211,7 +208,7 @@ void log_engine<Files>::write_indexes() {
                     ec = until_done([&] { return files_.open(path, open_mode::create, f); });
                 }
             }
-            written = !ec && !write_all(files_, f, 0, {&all, 1});
+            written = !ec && !s->write_index(files_, f, id_);
         }
         const std::lock_guard held(state_);
         std::erase(unindexed_, s);
