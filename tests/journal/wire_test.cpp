@@ -215,3 +215,18 @@ TEST_CASE("wire: a buffer keeps what is in it as it grows, and its room when it 
     b.reserve(room / 2);
     CHECK(b.capacity() == room);
 }
+
+TEST_CASE("wire: what a buffer holds lies in memory as it will lie in its file, however the buffer grows") {
+    mailroom::detail::byte_buffer b;
+    for (const std::uint64_t at : {std::uint64_t{0}, std::uint64_t{8}, std::uint64_t{1'000'056}}) {
+        b.clear_for(at);
+        CHECK(b.empty());
+        for (std::size_t n = 1; n < 2'000'000; n *= 3) {
+            b.resize(n);
+            CHECK(reinterpret_cast<std::uintptr_t>(b.data()) % 64 == at % 64);
+        }
+        mailroom::detail::byte_buffer other(std::move(b));
+        CHECK(reinterpret_cast<std::uintptr_t>(other.data()) % 64 == at % 64);
+        b = std::move(other);
+    }
+}

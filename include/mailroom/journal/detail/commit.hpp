@@ -14,7 +14,7 @@ failure log_engine<Files>::refusal() const {
 
 template <class Files>
 void log_engine<Files>::start(batch& b, std::uint64_t base) noexcept {
-    b.bytes.clear();
+    b.bytes.clear_for(byte_of(base));
     b.records = 0;
     b.base = base;
     b.first = b.last = nullptr;
@@ -376,7 +376,10 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         }
         if (now.bytes.capacity() <= most_gathered) {
             now.bytes.clear();
-            if (open_.bytes.empty()) { open_.bytes.swap(now.bytes); } // what was written last is still in the cache
+            if (open_.bytes.empty()) { // what was written last is still in the cache
+                open_.bytes.swap(now.bytes);
+                open_.bytes.clear_for(byte_of(open_.base));
+            }
             if (now.bytes.capacity() > spare_buffer_.capacity()) { spare_buffer_.swap(now.bytes); }
         }
         const bool again = open_.wanted;

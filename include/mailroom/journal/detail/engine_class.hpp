@@ -234,6 +234,8 @@ private:
     };
 
     // commit.hpp
+    /// In the segment that is being written. The leader's.
+    std::uint64_t byte_of(std::uint64_t position) const noexcept { return current_ != nullptr ? current_->byte_of(position) : segment_header::size; }
     void start(batch& b, std::uint64_t base) noexcept;
     slot& slot_of(std::uint32_t stream);
     void call_keeper() noexcept;
