@@ -18,7 +18,7 @@
 //     for (mailroom::result<answer>& a : ask.many(question{42}, 2s)) {}   // from each of them, until all have answered, or the time is over
 //
 // A requester has no thread: who waits takes his own answer. A responder is a consumer, with its threads. How they meet, and why that is right:
-// store/rendezvous.hpp.
+// store/call.hpp.
 //
 // What becomes of a request whose caller no longer waits: it is taken out of the queue if nobody has it, and skipped by a responder that has it but
 // has not begun. One that is stored has a time to live besides, as long as its caller waits, so that it is not answered after a crash when its time

@@ -1,4 +1,4 @@
-// A call with its answers: what `store/rendezvous.hpp` knows of a request that is out, and the place for answers of one type.
+// A call with its answers: what `store/call.hpp` knows of a request that is out, and the place for answers of one type.
 //
 // Threads: `give`, `end` and what else answers from any; the rest from the caller's, one at a time.
 #pragma once
@@ -11,7 +11,8 @@
 #include <mailroom/base/type_name.hpp>
 #include <mailroom/base/wait.hpp>
 #include <mailroom/sending.hpp>
-#include <mailroom/store/rendezvous.hpp>
+#include <mailroom/store/call.hpp>
+#include <mailroom/store/desk.hpp>
 
 #include <array>
 #include <atomic>

@@ -13,6 +13,7 @@
 #include <mailroom/queue.hpp>
 #include <mailroom/request/call_of.hpp>
 #include <mailroom/request/reply.hpp>
+#include <mailroom/store/call.hpp>
 #include <mailroom/store/rendezvous.hpp>
 #include <mailroom/store/source.hpp>
 #include <mailroom/subscription.hpp>

@@ -300,7 +300,8 @@ void log_engine<Files>::collect(batch& b) noexcept {
     }
 }
 
-/// Waits a little for those who came with the last batch: they are about to come with this one.
+/// Waits a little for those who came with the last batch: they are about to come with this one. Without that they would part into two crowds
+/// that take turns, each of which waits for the other's sync.
 template <class Files>
 void log_engine<Files>::gather(std::unique_lock<std::mutex>& lock) noexcept {
     constexpr duration at_most = std::chrono::microseconds(40);
@@ -332,7 +333,6 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         open_.bytes.swap(spare_buffer_);
         start(open_, now.base + now.size());
         joined_.store(0, std::memory_order_relaxed);
-        expected_ = std::max(1u, now.waiting);
         failure why = over_ ? failure(errc::closed) : broken_;
         lock.unlock();
 
@@ -356,6 +356,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         ticket* last = nullptr;
         byte_buffer buffer;
         lock.lock();
+        expected_ = std::max(1u, now.waiting + open_.waiting); // who came too late for this one belongs to the next: all of them to one
         take_over_tickets(now, chain, last);
         failed_ = why;
         if (now.stands_alone) { alone_ = false; }

@@ -357,7 +357,7 @@ private:
     bool leading_ = false;
     bool alone_ = false;      // there is one that stands alone
     bool over_ = false;       // closed, and its files with it
-    unsigned expected_ = 1;   // threads that waited for the last batch
+    unsigned expected_ = 1;   // threads that waited for the last batch, or came while it was written
     failure failed_ = errc{}; // the last batch
     failure broken_ = errc{}; // a sync failed: nothing is written any more
     std::mutex holding_;
