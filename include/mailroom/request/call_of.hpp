@@ -13,6 +13,7 @@
 #include <mailroom/sending.hpp>
 #include <mailroom/store/call.hpp>
 #include <mailroom/store/desk.hpp>
+#include <mailroom/store/rendezvous.hpp>
 
 #include <array>
 #include <atomic>

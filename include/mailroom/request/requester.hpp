@@ -13,7 +13,6 @@
 #include <mailroom/request/answers.hpp>
 #include <mailroom/request/call_of.hpp>
 #include <mailroom/store/memory.hpp>
-#include <mailroom/store/desk.hpp>
 #include <mailroom/store/rendezvous.hpp>
 #include <mailroom/store/topic_core.hpp>
 #include <mailroom/topic.hpp>
