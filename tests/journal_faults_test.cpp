@@ -244,6 +244,40 @@ TEST_CASE("journal faults: what was accepted without a promise waits for a write
     }
 }
 
+TEST_CASE("journal faults: a declaration that failed is none, and can be made again, whatever the durability") {
+    for (const durability d : {durability::commit, durability::write, durability::none}) {
+        for (std::uint64_t n = 0; n < 4; ++n) {
+            CAPTURE(n);
+            const disk files;
+            manual_clock clock;
+            {
+                sim_journal j("data", options(clock, d), files);
+                sim_queue first(j, "first");
+                mailroom::topic<std::string, sim_journal> t(j, "t");
+                j.flush();
+                disk(files).fail_write(n, io_error);
+                for (int tries = 0; tries < 3; ++tries) {
+                    try {
+                        first.send("something that gathers");
+                        sim_queue q(j, "q");
+                        auto s = t.subscribe("s");
+                        q.send("1");
+                        t.publish("2");
+                        break;
+                    } catch (const error& e) { CHECK(e.kind() == errc::io); }
+                }
+                j.flush();
+                CHECK(first.try_pop());
+                CHECK(sim_queue(j, "q").try_pop()->body() == "1");
+                CHECK(t.subscribe("s").try_pop()->body() == "2");
+            }
+            sim_journal j("data", options(clock, d), files);
+            CHECK(j.recovered().damages.empty());
+            CHECK(sim_queue(j, "q").try_send("3"));
+        }
+    }
+}
+
 TEST_CASE("journal faults: short writes, short reads and interruptions are nobody's business") {
     for (std::uint64_t seed = 0; seed < 10; ++seed) {
         const run_of_sends r = send_some(durability::commit, [&](disk files) {
