@@ -300,8 +300,14 @@ private:
     // reading.hpp
     bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
     bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
-    void read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
-                      record_reader& to, read_ahead& ahead) noexcept;
+    bool is_stored(const segment_ptr& s) noexcept {
+        const std::lock_guard lock(state_);
+        const auto at = segments_.find(s->first());
+        return at != segments_.end() && at->second == s;
+    }
+    bool has_left(const segment_ptr& s, std::uint32_t stream, offset o) noexcept;
+    unsigned read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
+                          record_reader& to, read_ahead& ahead) noexcept;
     bool read_more(const stretch& s, const std::uint64_t* places, unsigned n, read_ahead& ahead, record& r, std::error_code& ec) noexcept;
     std::error_code read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept;
     bool rebuild_index(const segment_ptr& s);
