@@ -395,6 +395,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
             make_space();
         }
         lock.lock();
+        failed_ = why; // whatever was committed for the sake of space meanwhile
         if (!again) { return; }
         may_gather = false;
     }
