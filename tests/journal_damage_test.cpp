@@ -595,3 +595,43 @@ TEST_CASE("journal damage: segments swapped, doubled, missing, empty, zeros, of 
         }
     }
 }
+
+// Begun since the last checkpoint, a segment stands in no manifest.
+TEST_CASE("journal damage: the segment that was written to last is missing, what was begun after it is there") {
+    for (unsigned n = 8; n < 70; ++n) {
+        const disk files;
+        manual_clock clock;
+        const mailroom::journal_options o{.segment_bytes = 64 << 10, .clock = &clock};
+        std::vector<std::string> segments;
+        {
+            sim_journal j("data", o, files);
+            sim_queue q(j, "q");
+            for (unsigned i = 0; i < n; ++i) { q.send(parcel(i, 6000)); }
+            disk(files).power_cut(1, mailroom::testing::loss::everything);
+            for (const std::string& name : files.files()) {
+                if (name.ends_with(".log")) { segments.push_back(name); }
+            }
+        }
+        for (const std::string& gone : segments) {
+            CAPTURE(n);
+            CAPTURE(gone);
+            if (gone == segments.front() && segments.size() == 1) { continue; } // the queue itself was declared there
+            const disk damaged = files.clone();
+            std::set<unsigned> left, found;
+            for (const std::string& name : segments) {
+                if (name != gone) { left.merge(large_journal::in(damaged, name)); }
+            }
+            CHECK_FALSE(disk(damaged).remove(gone));
+            for (const on_damage how : {on_damage::read_only, on_damage::salvage}) {
+                found.clear();
+                mailroom::journal_options with = o;
+                with.on_damage = how;
+                sim_journal j("data", with, damaged);
+                if (gone != segments.back()) { CHECK_FALSE(j.recovered().damages.empty()); } // of that one nobody may know yet
+                sim_queue q(j, "q");
+                for (const auto& [at, id] : support::look_into(q).alive) { found.insert(id); }
+                CHECK(found == left);
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 #include <mailroom/journal.hpp>
 #include <mailroom/testing.hpp>
 #include <mailroom/testing/simulated_files.hpp>
+#include <mailroom/transaction.hpp>
 
 #include "support/journal_oracle.hpp"
 #include "support/random.hpp"
@@ -244,6 +245,40 @@ TEST_CASE("journal faults: what was accepted without a promise waits for a write
     }
 }
 
+TEST_CASE("journal faults: a declaration that failed is none, and can be made again, whatever the durability") {
+    for (const durability d : {durability::commit, durability::write, durability::none}) {
+        for (std::uint64_t n = 0; n < 4; ++n) {
+            CAPTURE(n);
+            const disk files;
+            manual_clock clock;
+            {
+                sim_journal j("data", options(clock, d), files);
+                sim_queue first(j, "first");
+                mailroom::topic<std::string, sim_journal> t(j, "t");
+                j.flush();
+                disk(files).fail_write(n, io_error);
+                for (int tries = 0; tries < 3; ++tries) {
+                    try {
+                        first.send("something that gathers");
+                        sim_queue q(j, "q");
+                        auto s = t.subscribe("s");
+                        q.send("1");
+                        t.publish("2");
+                        break;
+                    } catch (const error& e) { CHECK(e.kind() == errc::io); }
+                }
+                j.flush();
+                CHECK(first.try_pop());
+                CHECK(sim_queue(j, "q").try_pop()->body() == "1");
+                CHECK(t.subscribe("s").try_pop()->body() == "2");
+            }
+            sim_journal j("data", options(clock, d), files);
+            CHECK(j.recovered().damages.empty());
+            CHECK(sim_queue(j, "q").try_send("3"));
+        }
+    }
+}
+
 TEST_CASE("journal faults: short writes, short reads and interruptions are nobody's business") {
     for (std::uint64_t seed = 0; seed < 10; ++seed) {
         const run_of_sends r = send_some(durability::commit, [&](disk files) {
@@ -342,6 +377,44 @@ TEST_CASE("journal faults: a disk that is full works again once what is on it is
             CHECK(rare.try_pop());
             CHECK(j.verify().intact);
         }
+    }
+}
+
+TEST_CASE("journal faults: on a full disk, what has to stand alone in its batch is refused, however much could be moved") {
+    for (unsigned n = 700; n < 760; n += 4) {
+        CAPTURE(n);
+        const disk files;
+        manual_clock clock;
+        sim_journal j("data", options(clock, durability::write), files);
+        sim_queue q(j, "q");
+        for (unsigned id = 1; id <= n; ++id) { q.send(parcel(id, 1000)); }
+        std::vector<mailroom::delivery<std::string>> held; // few of many: those would be moved
+        for (unsigned i = 0; i < n; ++i) {
+            auto d = q.try_receive();
+            if (i % 20 == 0) {
+                held.push_back(std::move(*d));
+            } else {
+                d->ack();
+            }
+        }
+        j.flush();
+        std::uint64_t there = 0;
+        for (const auto& [name, bytes] : all_of(files)) { there += bytes.size(); }
+        disk(files).capacity(there + 100);
+        disk(files).crash_at(20'000); // should it never end
+        q.send_async(parcel(n + 1, 30'000));
+        mailroom::transaction tx(j);
+        tx.send(q, "prepared");
+        try {
+            tx.prepare("xid");
+        } catch (const error& e) { CHECK(e.kind() == errc::io); }
+        CHECK_FALSE(disk(files).is_off());
+        disk(files).clear_faults();
+        mailroom::transaction again(j);
+        again.send(q, "prepared later");
+        again.prepare("later");
+        j.commit("later");
+        CHECK(j.verify().intact);
     }
 }
 

@@ -213,6 +213,24 @@ TEST_CASE("journal: two handles on a name share one queue, which lives as long a
     a->close();
     CHECK(c.try_send(5).error() == errc::closed);
 }
+TEST_CASE("journal: a second handle with other options changes nothing that is kept") {
+    home h;
+    {
+        simulated_queue<> q(*h.journal, "q", {.deduplicate = {.window = 1h}});
+        simulated_topic<> t(*h.journal, "t", {.deduplicate = {.window = 1h}});
+        simulated_queue<> other(*h.journal, "q");
+        simulated_topic<> more(*h.journal, "t");
+        CHECK(other.send(1, {.id = "one"}) == 0);
+        CHECK(more.publish(1, {.id = "one"}).offset == 0);
+        CHECK(q.send(1, {.id = "one"}) == 0);
+    }
+    h.reopen();
+    simulated_queue<> q(*h.journal, "q", {.deduplicate = {.window = 1h}});
+    simulated_topic<> t(*h.journal, "t", {.deduplicate = {.window = 1h}});
+    CHECK(q.send(1, {.id = "one"}) == 0);
+    CHECK(t.publish(1, {.id = "one"}).offset == 0);
+    CHECK(q.statistics().ready == 1);
+}
 TEST_CASE("journal: a queue whose last handle went is opened with new options") {
     home h;
     { simulated_queue<>(*h.journal, "q", {.max_messages = 1}).send(1); }
@@ -682,6 +700,19 @@ TEST_CASE("journal: receipts of failed writes") {
     CHECK_FALSE(simulated_queue<>(*h.journal, "q").try_pop());
     CHECK(simulated_topic<>(*h.journal, "t").next_offset() == 0);
 }
+TEST_CASE("journal: receipts, without a promise, of what could not be written yet") {
+    home h(durability::none);
+    simulated_queue<> q(*h.journal, "q", {.max_messages = 2, .overflow = mailroom::overflow::reject, .deduplicate = {.window = 1h}});
+    h.journal->flush();
+    h.disk.fail_write(0, std::make_error_code(std::errc::io_error));
+    CHECK(q.send_async(1, {.id = "one"}).wait() == 0); // it is accepted, and kept
+    CHECK(q.send(1, {.id = "one"}) == 0);              // so this is a duplicate
+    CHECK(q.send(2) == 1);
+    CHECK(q.try_send(3).error() == errc::full);
+    CHECK(q.try_pop()->body() == 1);
+    CHECK(q.try_pop()->body() == 2);
+    CHECK_FALSE(q.try_pop());
+}
 TEST_CASE("journal: co_await of sends, acknowledgements and messages") {
     for (const bool kept : {false, true}) {
         CAPTURE(kept);
@@ -782,6 +813,15 @@ TEST_CASE("journal: a committer commits what nobody waits for") {
     simulated_files after = disk.clone();
     simulated_journal again("journal", {}, after);
     CHECK(simulated_queue<>(again, "q").statistics().ready == 1002); // its end is a last commit
+}
+TEST_CASE("journal: a second committer goes, the first goes on") {
+    simulated_files disk;
+    simulated_journal j("journal", {}, disk);
+    simulated_queue<> q(j, "q");
+    const mailroom::committer keep(j);
+    { const mailroom::committer other(j); }
+    auto r = q.send_async(1);
+    CHECK(eventually([&] { return r.ready(); }));
 }
 TEST_CASE("journal: flush makes durable what was sent and settled") {
     for (const durability promise : {durability::commit, durability::write, durability::none}) {

@@ -1,4 +1,5 @@
 // Topics of a journal as api.md says them, over restarts: where durable subscriptions go on, in all modes; what is retained; bounds.
+#include "support/coroutines.hpp"
 #include "support/stored.hpp"
 
 #include <mailroom/journal.hpp>
@@ -444,6 +445,42 @@ TEST_CASE("journal topic: subscriptions that expire") {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------- retention
+
+TEST_CASE("journal topic: a subscription that is forgotten while somebody waits for it, who makes it again, is new on disk too") {
+    home h;
+    auto s = h.t().subscribe("s", options{.mode = sharing::shared});
+    std::optional<mailroom::subscription<int>> again;
+    const support::task waiting = [](home& of, mailroom::subscription<int>& old, std::optional<mailroom::subscription<int>>& made) -> support::task {
+        auto d = co_await old.next();
+        CHECK_FALSE(d);
+        made.emplace(of.t().subscribe("s", options{.mode = sharing::shared}));
+    }(h, s, again);
+    CHECK(h.t().unsubscribe("s"));
+    CHECK(waiting.done());
+    REQUIRE(again);
+    h.publish(3);
+    CHECK(take(*again, 1) == range(0, 1));
+    again.reset();
+    s = h.t().subscribe();
+    h.reopen();
+    REQUIRE(h.t().subscriptions().size() == 1);
+    auto after = h.t().subscribe("s", options{.mode = sharing::shared});
+    CHECK(take(after) == range(1, 3));
+}
+
+TEST_CASE("journal topic: one that cannot be forgotten on disk is there") {
+    home h;
+    auto s = h.t().subscribe("s");
+    h.publish(2);
+    h.journal->flush();
+    h.disk.fail_write(0, std::make_error_code(std::errc::io_error));
+    CHECK(thrown_by([&] { h.t().unsubscribe("s"); }) == errc::io);
+    CHECK(take(s) == range(0, 2));
+    CHECK(h.t().unsubscribe("s"));
+    CHECK(take(s).empty());
+    h.reopen();
+    CHECK(h.t().subscriptions().empty());
+}
 
 TEST_CASE("journal topic: retention by number") {
     for (const int partitions : {1, 16}) {

@@ -394,6 +394,33 @@ TEST_CASE("transaction in doubt: a key waits for its message that is in doubt") 
     }
 }
 
+TEST_CASE("transaction in doubt: an older message of its key that came back waits for it, over a restart too") {
+    place w;
+    const mailroom::queue_options<int> o{.ordered_by_key = true};
+    {
+        auto in = w.q("in", o);
+        in.send(0, {.key = "a"});
+        in.send(1, {.key = "a"});
+        CHECK(in.try_receive()->reject());
+        auto tx = w.begin();
+        CHECK(tx.ack(std::move(*in.try_receive())));
+        tx.prepare("xid");
+        CHECK(in.dead().redrive(1) == 1);
+        CHECK_FALSE(in.try_receive());
+    }
+    w.reopen(true);
+    auto in = w.q("in", o);
+    CHECK_FALSE(in.try_receive());
+    SUBCASE("committed") {
+        w.journal->commit("xid");
+        CHECK(take(in) == ints{0});
+    }
+    SUBCASE("rolled back") {
+        w.journal->rollback("xid");
+        CHECK(take(in) == ints{0, 1});
+    }
+}
+
 TEST_CASE("transaction in doubt: what it sends counts when it comes, whatever the bounds, and no longer when it has gone") {
     place w;
     const mailroom::queue_options<int> o{.max_messages = 2, .overflow = overflow::reject};

@@ -215,6 +215,16 @@ TEST_CASE("catalog: settlements, places and deliveries are of one cursor") {
     CHECK(refuses(c, record_kind::deliveries, 1, numbers({1, std::uint64_t{1} << 32})));
 }
 
+TEST_CASE("catalog: what comes too late for a subscription that was forgotten is nothing, not damage") {
+    catalog c = make_catalog();
+    take(c, record_kind::removal, 2, text("audit"));
+    const bytes before = written(c);
+    CHECK_FALSE(refuses(c, record_kind::settlements, 3, numbers({1, 1, 2})));
+    CHECK_FALSE(refuses(c, record_kind::deliveries, 3, numbers({1, 2})));
+    CHECK_FALSE(refuses(c, record_kind::place, 3, payload([](wire_writer& to) { cursor_image(4).write(to); })));
+    CHECK(written(c) == before);
+}
+
 TEST_CASE("catalog: records of a kind nobody knows are refused") {
     catalog c = make_catalog();
     for (const unsigned kind : {0u, 10u, 255u, 65535u}) { CHECK(refuses(c, static_cast<record_kind>(kind), 1, numbers({1, 0, 1}))); }

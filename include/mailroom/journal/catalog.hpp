@@ -200,15 +200,13 @@ public:
         }
         case record_kind::moved: known_stream(r.head.stream); break;
         case record_kind::settlements:
-            // Of one that was forgotten meanwhile: numbers are given once.
-            if (cursors_.contains(r.head.stream) || r.head.stream >= next_cursor_) { known_cursor(r.head.stream).image.take(from); }
+            if (!was_forgotten(r.head.stream)) { known_cursor(r.head.stream).image.take(from); }
             break;
-        case record_kind::place: {
-            cursor_entry& c = known_cursor(r.head.stream);
-            c.image = cursor_image::read(from);
+        case record_kind::place:
+            if (!was_forgotten(r.head.stream)) { known_cursor(r.head.stream).image = cursor_image::read(from); }
             break;
-        }
         case record_kind::deliveries:
+            if (was_forgotten(r.head.stream)) { break; }
             while (!from.at_end()) {
                 const offset o = from.var();
                 const auto attempt = from.var_as<std::uint32_t>();
@@ -510,6 +508,8 @@ private:
         return t > never - by ? never : t + by;
     }
 
+    // A cursor of a subscription that went while somebody still had something to say of it: numbers are given once.
+    bool was_forgotten(std::uint32_t cursor) const noexcept { return cursor < next_cursor_ && !cursors_.contains(cursor); }
     stream_entry& known_stream(std::uint32_t number) { return known(streams_, number, "a message of an unknown stream"); }
     cursor_entry& known_cursor(std::uint32_t number) { return known(cursors_, number, "a settlement of an unknown cursor"); }
     endpoint_entry& known_endpoint(std::uint32_t number) { return known(endpoints_, number, "a declaration for an unknown endpoint"); }

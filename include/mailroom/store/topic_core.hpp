@@ -154,6 +154,7 @@ public:
             expire();
             group_ref<T> g = [&] {
                 const auto still = stored_ != nullptr ? stored_->keep_still() : std::unique_lock<std::recursive_mutex>();
+                const auto names = keep_names();
                 return find_or_make(name, o);
             }();
             auto* const m = new member<T>(*g);
@@ -174,14 +175,7 @@ public:
         }
     }
     bool unsubscribe(std::string_view name) {
-        std::vector<group_ref<T>> found;
-        {
-            const std::lock_guard lock(admin_);
-            found.reserve(1);
-            take_out([&](group<T>& g) { return g.is_durable() && g.name() == name; }, found);
-        }
-        for (auto& g : found) { end_for_good(*g); }
-        return !found.empty();
+        return end_for_good([&](group<T>& g) { return g.is_durable() && g.name() == name; });
     }
     std::vector<subscription_info> subscriptions() {
         see_all();
@@ -485,23 +479,41 @@ private:
     void expire() {
         if (!some_expire_.load(std::memory_order_relaxed)) { return; }
         const duration now = common_.time.now();
-        std::vector<group_ref<T>> old;
-        {
-            const std::lock_guard lock(admin_);
-            old.reserve(groups_.size());
-            take_out(
-                [&](group<T>& g) {
-                    const duration after = g.options().expires_after;
-                    return g.is_durable() && after > duration::zero() && g.unused_since(now - after);
-                },
-                old);
-        }
-        for (auto& g : old) { end_for_good(*g); }
+        try {
+            end_for_good([&](group<T>& g) {
+                const duration after = g.options().expires_after;
+                return g.is_durable() && after > duration::zero() && g.unused_since(now - after);
+            });
+        } catch (const error&) {} // the journal cannot forget it now
     }
-    void end_for_good(group<T>& g) {
-        g.end();
-        this->end_answering(&g);
-        if (stored_ != nullptr && g.is_durable()) { stored_->forget(g.name()); }
+    // In a journal they are forgotten on disk first, and meanwhile nobody takes them up by their names. Returns whether there were any.
+    template <class Which>
+    bool end_for_good(Which which) {
+        std::vector<group_ref<T>> gone;
+        struct ending { // what waits for them runs without a lock, and may subscribe again
+            topic_core& topic;
+            const std::vector<group_ref<T>>& gone;
+            ~ending() {
+                for (auto& g : gone) {
+                    g->end();
+                    topic.end_answering(&*g);
+                }
+            }
+        } const later{*this, gone};
+        {
+            const auto names = keep_names();
+            for (auto& g : everybody()) {
+                if (!which(*g)) { continue; }
+                gone.reserve(gone.size() + 1);
+                if (stored_ != nullptr) { stored_->forget(g->name()); }
+                const std::lock_guard lock(admin_);
+                take_out([&](group<T>& one) { return &one == &*g; }, gone);
+            }
+        }
+        return !gone.empty();
+    }
+    std::unique_lock<std::recursive_mutex> keep_names() {
+        return stored_ != nullptr ? std::unique_lock(naming_) : std::unique_lock<std::recursive_mutex>();
     }
 
     cursor::rest remaining() noexcept {
@@ -570,6 +582,7 @@ private:
     std::atomic<bool> gone_{false};
     std::atomic<bool> some_expire_{false};
 
+    std::recursive_mutex naming_; // which durable subscriptions there are, and are stored: above `admin_`
     mutable std::mutex admin_;
     std::vector<group_ref<T>> groups_; // in the order of their numbers
     std::uint64_t numbers_ = 0;

@@ -271,7 +271,7 @@ bool cursor::claim_at(offset o, Give give) {
     entry* e = index_.find(o);
     if (e == nullptr) { e = find_shelved(s, o); }
     if (e == nullptr || e->settled || e->where == entry::place::dead || e->where == entry::place::held_dead) { return false; }
-    index_.take_out(*e);
+    if (!index_.reclaim(*e, clock_.now())) { return false; } // one of its key is handed out
     ++e->attempt;
     e->lapsed = false;
     ++e->turn;

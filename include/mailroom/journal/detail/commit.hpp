@@ -154,7 +154,7 @@ auto log_engine<Files>::slot_of(std::uint32_t stream) -> slot& {
 /// There is something for the committer: he is told once for each batch. With `mutex_`.
 template <class Files>
 void log_engine<Files>::call_keeper() noexcept {
-    if (!has_keeper_.load(std::memory_order_relaxed) || open_.called) { return; }
+    if (keepers_.load(std::memory_order_relaxed) == 0 || open_.called) { return; }
     open_.called = true;
     wake_keeper();
 }
@@ -185,10 +185,10 @@ bool log_engine<Files>::lead_for(ticket& t) noexcept {
     if (t.is_done()) { return true; }
     std::unique_lock lock(mutex_);
     if (t.is_done()) { return true; }
-    if (leading_ || has_keeper_.load(std::memory_order_relaxed)) {
+    if (leading_ || keepers_.load(std::memory_order_relaxed) != 0) {
         open_.wanted = true;
         lock.unlock();
-        if (has_keeper_.load(std::memory_order_relaxed)) { wake_keeper(); }
+        if (keepers_.load(std::memory_order_relaxed) != 0) { wake_keeper(); }
         return t.is_done();
     }
     lead(lock, false);
@@ -355,6 +355,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         ticket* chain = nullptr;
         ticket* last = nullptr;
         byte_buffer buffer;
+        bool is_kept = false;
         lock.lock();
         expected_ = std::max(1u, now.waiting + open_.waiting); // who came too late for this one belongs to the next: all of them to one
         take_over_tickets(now, chain, last);
@@ -363,6 +364,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         if (why.kind() != errc{} && options_.durability == mailroom::durability::none && broken_.kind() == errc{} && !read_only_ &&
             !now.stands_alone) {
             keep(now); // nobody was promised that it is written, but what is accepted is not forgotten: it is written when that works
+            is_kept = true;
         } else if (why.kind() != errc{}) { // what gathered meanwhile counted on it
             return_collected(open_);       // in front of it comes what was collected before
             return_collected(now);
@@ -387,7 +389,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
         if (!again) { leading_ = false; }
         lock.unlock();
         // Another may lead by now: nothing of the leader's is touched below.
-        finish(chain, why);
+        finish(chain, why, is_kept);
         for (const arrival& a : arrivals) {
             a.listener->arrived(a.n);
             a.listener->let_go();
@@ -398,6 +400,7 @@ void log_engine<Files>::lead(std::unique_lock<std::mutex>& lock, bool may_gather
             make_space();
         }
         lock.lock();
+        failed_ = why; // whatever was committed for the sake of space meanwhile
         if (!again) { return; }
         may_gather = false;
     }
@@ -437,14 +440,14 @@ void log_engine<Files>::keep(batch& b) noexcept {
     open_.wanted = false; // not again at once
 }
 
-/// Tells everybody. Threads first: they sleep.
+/// Tells everybody. Threads first: they sleep. `is_kept`: it could not be written, and will be: what receipts promise, that it is accepted, it is.
 template <class Files>
-void log_engine<Files>::finish(ticket* chain, const failure& why) noexcept {
+void log_engine<Files>::finish(ticket* chain, const failure& why, bool is_kept) noexcept {
     ticket* calls = nullptr;
     ticket** end = &calls;
     while (chain != nullptr) {
         ticket& t = *std::exchange(chain, chain->next);
-        t.why = why;
+        if (t.finish == nullptr || !is_kept) { t.why = why; }
         if (t.finish != nullptr) {
             t.next = nullptr;
             *end = &t;
@@ -637,7 +640,8 @@ void log_engine<Files>::place_declaration(record_kind kind, std::uint32_t stream
     draft d = make_draft(kind, stream, bytes);
     d.offset = 0;
     ticket t;
-    placed p = place({&d, 1}, admission(), &t);
+    // Where a batch that could not be written is kept for later, what its caller was told has failed must not be in it.
+    placed p = options_.durability == mailroom::durability::none ? place_all({}, {}, {&d, 1}, standing::alone, &t) : place({&d, 1}, admission(), &t);
     if (!p.taken) { p.why.raise(); }
     wait(t);
     if (t.why.kind() != errc{}) { t.why.raise(); }
@@ -650,6 +654,7 @@ log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endp
     std::uint32_t number = 0, cursor = 0;
     bool knows_own = false, other_ids = false;
     {
+        const std::lock_guard gathering(mutex_);
         const std::lock_guard lock(state_);
         if (const std::uint32_t* const known = catalog_.find(name)) {
             number = *known;
@@ -658,7 +663,9 @@ log_port::endpoint_ref log_engine<Files>::open(std::string_view name, const endp
                 check(s);
                 knows_own = knows_own || s == own;
             }
-            other_ids = e.shape.dedup_window != shape.dedup_window || e.shape.dedup_until_settled != shape.dedup_until_settled;
+            const auto open = slots_.find(number);
+            const bool is_open = open != slots_.end() && open->second.listener != nullptr; // then the options of its first opening hold
+            other_ids = !is_open && (e.shape.dedup_window != shape.dedup_window || e.shape.dedup_until_settled != shape.dedup_until_settled);
             const auto differs = [&](const char* what) {
                 fail(errc::already_exists, std::string("'").append(name).append("' is there already, with ").append(what));
             };

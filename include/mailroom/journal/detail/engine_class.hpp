@@ -136,7 +136,7 @@ public:
     bool is_open() const noexcept override { return !closed_.load(std::memory_order_acquire); }
 
     placed place_together(std::span<parcel> parcels, std::span<const settled_place> settled, ticket* t) override {
-        return place_all(parcels, settled, {}, false, t);
+        return place_all(parcels, settled, {}, standing::with_others, t);
     }
     void prepare(std::string_view xid, std::span<const parcel> parcels, std::span<const settled_place> settled,
                  std::vector<undecided*>& held) override;
@@ -175,7 +175,7 @@ public:
         keeper_word_.fetch_add(1, std::memory_order_seq_cst);
         clock_.unpark(keeper_word_);
     }
-    void set_keeper(bool there) noexcept { has_keeper_.store(there, std::memory_order_seq_cst); }
+    void set_keeper(bool there) noexcept { keepers_.fetch_add(there ? 1 : -1, std::memory_order_seq_cst); }
     const Files& files() const noexcept { return files_; }
     const std::string& directory() const noexcept { return directory_; }
 
@@ -256,7 +256,7 @@ private:
     void take(const record& r, const segment_ptr& where);
     void note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals);
     void keep(batch& b) noexcept;
-    void finish(ticket* chain, const failure& why) noexcept;
+    void finish(ticket* chain, const failure& why, bool is_kept) noexcept;
     static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
     void place_declaration(record_kind kind, std::uint32_t stream, const std::vector<std::byte>& payload);
     draft make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const;
@@ -265,7 +265,12 @@ private:
     failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
 
     // transactions.hpp
-    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, bool stands_alone, ticket* t);
+    enum class standing {
+        with_others,
+        alone,         // in a batch of its own, so that its failure is nobody else's; somebody has to wait for its ticket
+        alone_and_safe // and durable, whatever the options say
+    };
+    placed place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, standing how, ticket* t);
     std::vector<draft> settle_all(std::vector<prepared_content::settled>& places, std::vector<std::vector<std::byte>>& payloads) const;
     failure fits(std::size_t bytes) const;
     slot& slot_for(std::uint32_t stream);
@@ -299,8 +304,14 @@ private:
     // reading.hpp
     bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
     bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
-    void read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
-                      record_reader& to, read_ahead& ahead) noexcept;
+    bool is_stored(const segment_ptr& s) noexcept {
+        const std::lock_guard lock(state_);
+        const auto at = segments_.find(s->first());
+        return at != segments_.end() && at->second == s;
+    }
+    bool has_left(const segment_ptr& s, std::uint32_t stream, offset o) noexcept;
+    unsigned read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
+                          record_reader& to, read_ahead& ahead) noexcept;
     bool read_more(const stretch& s, const std::uint64_t* places, unsigned n, read_ahead& ahead, record& r, std::error_code& ec) noexcept;
     std::error_code read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept;
     bool rebuild_index(const segment_ptr& s);
@@ -367,7 +378,7 @@ private:
     std::atomic<unsigned> joined_{0};     // threads that wait for the open batch
     std::mutex dirty_mutex_;              // held for a few instructions
     std::vector<change_source*> dirty_;
-    std::atomic<bool> has_keeper_{false};
+    std::atomic<int> keepers_{0};
     std::atomic<std::uint32_t> keeper_word_{0};
 
     // The leader's.

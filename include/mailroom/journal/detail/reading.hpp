@@ -139,22 +139,31 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
                 continue;
             }
             if (!s.is_placed && !look_up(s, places.data(), kept) && rebuild_index(s.where)) { continue; } // again, from memory
-        } catch (...) { // they are there, and cannot be had now
+        } catch (...) {                                                                                   // they are there, and cannot be had now
             const damage d{};
             for (; i < end; ++i) {
                 if ((mask >> i & 1u) != 0) { to.lost(i, &d); }
             }
             return;
         }
-        read_stretch(s, stream, first + i, mask >> i, i, places.data(), to, kept);
-        i += s.n;
+        i += read_stretch(s, stream, first + i, mask >> i, i, places.data(), to, kept);
     }
 }
 
-/// Tells `to` of messages o + k, for each bit k of the mask: they lie at `places`. For `to` the first of them is number `i`.
+/// Whether a message that could not be read in a segment is not there any more: it was moved, or settled, and the segment given back.
 template <class Files>
-void log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
-                                     record_reader& to, read_ahead& ahead) noexcept {
+bool log_engine<Files>::has_left(const segment_ptr& s, std::uint32_t stream, offset o) noexcept {
+    stretch now;
+    std::uint64_t place = 0;
+    const std::lock_guard lock(state_);
+    return !find(stream, o, 1, now, &place) || now.where != s;
+}
+
+/// Tells `to` of messages o + k, for each bit k of the mask: they lie at `places`. For `to` the first of them is number `i`. Returns how many that
+/// were: those that follow are to be looked for again.
+template <class Files>
+unsigned log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i,
+                                         const std::uint64_t* places, record_reader& to, read_ahead& ahead) noexcept {
     const auto give_up = [&](unsigned k, std::uint64_t position, const char* what) {
         damage d;
         try {
@@ -166,6 +175,7 @@ void log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, off
     for (unsigned k = 0; k < s.n; ++k) {
         if ((mask >> k & 1u) == 0) { continue; }
         if (!s.is_placed) {
+            if (has_left(s.where, stream, o + k)) { return k; }
             give_up(k, s.where->first(), "the segment cannot be read");
             continue;
         }
@@ -176,6 +186,7 @@ void log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, off
             std::error_code ec;
             is_whole = read_more(s, places + k, s.n - k, ahead, r, ec);
             is_known = ahead.is_of(s.where);
+            if (!is_whole && ec != std::errc::not_enough_memory && has_left(s.where, stream, o + k)) { return k; }
             if (ec) {
                 give_up(k, at, ec == std::errc::not_enough_memory ? nullptr : "the file cannot be read");
                 continue;
@@ -190,6 +201,7 @@ void log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, off
         ahead.reached = at + ahead.usual;
         to.found(i + k, r);
     }
+    return s.n;
 }
 
 /// Reads the first of `n` messages that lie at `places`, not all of which is here yet, and some after it.
@@ -243,7 +255,8 @@ void log_engine<Files>::scan(const segment_ptr& s, std::uint64_t until, Fn fn, W
         }
         is_lost = false;
         const auto check = load_le<std::uint64_t>(front.data());
-        const bytes_view body = window.at(s->byte_of(at) + batch_header::size, static_cast<std::size_t>(std::min<std::uint64_t>(h.length, until - at)));
+        const bytes_view body =
+            window.at(s->byte_of(at) + batch_header::size, static_cast<std::size_t>(std::min<std::uint64_t>(h.length, until - at)));
         records.clear();
         bool whole = body.size() == h.length;
         if (!whole) {
@@ -309,6 +322,8 @@ bool log_engine<Files>::rebuild_index(const segment_ptr& s) {
         }
     } catch (const error&) { return false; }
     const std::lock_guard lock(state_);
+    const auto kept = segments_.find(s->first());
+    if (kept == segments_.end() || kept->second != s) { return false; } // it was given back meanwhile
     if (!s->has_places()) {
         s->set_places(std::move(places));
         unindexed_.push_back(s);

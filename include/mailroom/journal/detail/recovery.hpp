@@ -560,6 +560,16 @@ bool log_engine<Files>::enter_next(segment_ptr& last, replay_state& r, const std
     return true;
 }
 
+/// Where the first segment begins that begins after `position`; 0: there is none.
+inline std::uint64_t first_after(std::uint64_t position, const std::vector<std::string>& names) {
+    std::uint64_t next = 0;
+    for (const std::string& n : names) {
+        const auto first = position_in(n, ".log");
+        if (first && *first > position && (next == 0 || *first < next)) { next = *first; }
+    }
+    return next;
+}
+
 /// Reads what was committed after the checkpoint. Returns where it ends; `last` is the segment that ends there.
 template <class Files>
 std::uint64_t log_engine<Files>::replay(segment_ptr& last, const std::vector<std::string>& names) {
@@ -574,7 +584,14 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, const std::vector<std
         if (last != nullptr) { replay_segment(last, r); }
         if (enter_next(last, r, names)) { continue; }
         // The end, or damage: whatever was ever safe has to be there.
-        if (last == nullptr) { break; }
+        if (last == nullptr) { // the segment that was written to is missing, which is reported; what was begun after it may be there
+            const std::uint64_t next = first_after(r.at, names);
+            if (next == 0) { break; }
+            r.at = next;
+            r.jumped = true;
+            recovered_.clean = false;
+            continue;
+        }
         bool remains = false;
         const std::uint64_t safe = std::max(durable_, durable_beyond(last, r.at, names, remains));
         if (r.at >= safe) {
@@ -585,12 +602,7 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, const std::vector<std
         r.jumped = true;
         recovered_.clean = false;
         std::uint64_t next = salvage_from(last, r.at);
-        if (next == 0) { // nothing more in this segment: the next one there is
-            for (const std::string& n : names) {
-                const auto first = position_in(n, ".log");
-                if (first && *first > last->first() && *first > r.at && (next == 0 || *first < next)) { next = *first; }
-            }
-        }
+        if (next == 0) { next = first_after(std::max(r.at, last->first()), names); } // nothing more in this segment: the next one there is
         if (next == 0) {
             r.at = std::max(r.at, std::min(safe, last->end()));
             break;

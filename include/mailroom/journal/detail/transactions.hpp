@@ -55,10 +55,10 @@ failure log_engine<Files>::fits(std::size_t bytes) const {
                                  " bytes; a journal takes half a segment (segment_bytes) at once, here " + std::to_string(largest_batch())};
 }
 
-/// `stands_alone`: durable, whatever the options say, in a batch of its own, so that its failure is nobody else's; somebody has to wait for `t`.
 template <class Files>
-placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others,
-                                    bool stands_alone, ticket* t) {
+placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const settled_place> settled, std::span<const draft> others, standing how,
+                                    ticket* t) {
+    const bool stands_alone = how != standing::with_others;
     std::vector<prepared_content::settled> places;
     for (const settled_place& s : settled) {
         if (s.changes != nullptr && s.changes->cursor() != 0) { places.push_back({s.changes->cursor(), s.place}); }
@@ -115,7 +115,8 @@ placed log_engine<Files>::place_all(std::span<parcel> parcels, std::span<const s
     for (std::size_t i = 0; i < parcels.size(); ++i) {
         for (const draft& d : parcels[i].drafts) { slots[i]->placed += d.kind == record_kind::message ? 1u : 0u; }
     }
-    if (stands_alone) { open_.to_sync = open_.stands_alone = alone_ = true; }
+    if (stands_alone) { open_.stands_alone = alone_ = true; }
+    if (how == standing::alone_and_safe) { open_.to_sync = true; }
     if (t != nullptr) {
         t->first = parcels.empty() ? no_offset : parcels.front().first;
         link(open_, *t);
@@ -169,7 +170,7 @@ void log_engine<Files>::prepare(std::string_view xid, std::span<const parcel> pa
     placed p;
     try {
         const draft d = make_draft(record_kind::prepared, 0, payload);
-        p = place_all({}, {}, {&d, 1}, true, &t);
+        p = place_all({}, {}, {&d, 1}, standing::alone_and_safe, &t);
         if (p.taken) {
             wait(t);
             p.why = t.why;
@@ -333,7 +334,7 @@ void log_engine<Files>::resolve(std::string_view xid, bool commit) {
     others.push_back(make_draft(record_kind::verdict, 0, verdict));
 
     ticket t;
-    placed p = place_all(parcels, {}, others, true, &t);
+    placed p = place_all(parcels, {}, others, standing::alone_and_safe, &t);
     for (coming& c : all) { c.place = p.taken && c.parcel != 0 ? parcels[c.parcel - 1].first + c.index : no_offset; }
     if (p.taken) {
         for (coming& c : all) {

@@ -40,6 +40,7 @@ verify_report log_engine<Files>::verify(const progress& tell) {
     bool is_telling = false; // what that throws is not the journal's
     for (std::size_t i = 0; i < all.size(); ++i) {
         const segment_ptr& s = all[i];
+        std::vector<damage> found;
         ++report.segments;
         try {
             std::array<std::byte, segment_header::size> head;
@@ -49,13 +50,15 @@ verify_report log_engine<Files>::verify(const progress& tell) {
             auto opened = s->open(files_, open_mode::read);
             if (!opened) { opened.error().raise(); }
             if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", s->path(), ec).raise(); }
-            if (const char* const what = segment_header::decode(std::span(head).first(got), h, version)) { wrong({s->path(), 0, what}); }
+            if (const char* const what = segment_header::decode(std::span(head).first(got), h, version)) { found.push_back({s->path(), 0, what}); }
             std::uint64_t chain = 0;
             bool is_first = true;
             scan(
                 s, ends[i],
                 [&](const batch_header& b, const std::vector<record>& records, std::uint64_t check) {
-                    if (!is_first && b.previous != chain) { wrong({s->path(), s->byte_of(b.position), "a batch does not follow the one before"}); }
+                    if (!is_first && b.previous != chain) {
+                        found.push_back({s->path(), s->byte_of(b.position), "a batch does not follow the one before"});
+                    }
                     chain = check;
                     is_first = false;
                     ++report.batches;
@@ -68,12 +71,15 @@ verify_report log_engine<Files>::verify(const progress& tell) {
                     }
                 },
                 [&](damage d) {
-                    wrong(std::move(d));
+                    found.push_back(std::move(d));
                     is_first = true; // what follows has nothing to follow
                 });
         } catch (const std::bad_alloc&) { throw; } catch (const std::exception& e) {
             if (is_telling) { throw; }
-            wrong({s->path(), 0, e.what()});
+            found.push_back({s->path(), 0, e.what()});
+        }
+        if (!found.empty() && is_stored(s)) { // otherwise its file was given back meanwhile, and may be another's by now
+            for (damage& d : found) { wrong(std::move(d)); }
         }
         done += ends[i] - s->first();
     }
