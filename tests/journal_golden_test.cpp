@@ -1,6 +1,8 @@
-// A journal that was written once, by version 1 of the format: every later version reads it. What it holds is written here as well: with
-// MAILROOM_WRITE_GOLDEN=<directory> this makes such a journal, which is how the one in tests/golden was made.
+// Journals that were written once, by each version of the format: every later version reads them. What they hold is written here as well: with
+// MAILROOM_WRITE_GOLDEN=<directory> this makes such a journal, which is how those in tests/golden were made. Version 1 knew no more than `write`.
 #include <mailroom/journal.hpp>
+#include <mailroom/producer.hpp>
+#include <mailroom/transaction.hpp>
 
 #include "support/instances.hpp"
 
@@ -76,6 +78,31 @@ void write(const std::filesystem::path& directory) {
     kept->release();
 }
 
+/// What there is since version 2, and since version 3.
+void write_more(const std::filesystem::path& directory) {
+    mailroom::journal disk(directory, {.segment_bytes = 64 << 10});
+    mailroom::queue<order, mailroom::journal> once(disk, "once", {.deduplicate = {.until_settled = true}});
+    mailroom::topic<tick, mailroom::journal> unique(disk, "unique", {.partitions = 2, .deduplicate = {.window = 24h}});
+    mailroom::producer from(once, "someone");
+    for (const std::uint64_t number : {5u, 7u, 7u, 6u}) { from.send_as(number, make(static_cast<int>(number))); } // two are duplicates
+    once.send(make(8), {.id = "eight"});
+    once.send(make(8), {.id = "eight"});
+    for (const char* const key : {"even", "odd", "odd"}) { unique.publish({1, 1}, {.key = key, .id = key}); }
+    mailroom::queue<order, mailroom::journal> left(disk, "left",
+                                                   {.retry = {.max_attempts = 0}}); // one message of many, which compaction takes elsewhere
+    for (int i = 0; i < 50; ++i) { left.send({i, std::string(4000, 'x'), {}}); }
+    for (int i = 0; i < 20; ++i) { left.receive()->ack(); }
+    auto only = left.receive();
+    for (int i = 21; i < 50; ++i) { left.receive()->ack(); }
+    disk.compact();
+    only->release();
+    auto d = once.receive();
+    mailroom::transaction tx(disk);
+    tx.ack(*d);
+    tx.send(once, make(9));
+    tx.prepare("undecided");
+}
+
 /// A copy, which may be written to.
 class copy_of {
 public:
@@ -95,12 +122,17 @@ private:
 
 } // namespace
 
-TEST_CASE("golden journal: what version 1 wrote is read") {
+TEST_CASE("golden journal: what each version wrote is read") {
     if (const char* const directory = std::getenv("MAILROOM_WRITE_GOLDEN")) {
         write(directory);
+        write_more(directory);
         return;
     }
-    const copy_of copy(std::filesystem::path(MAILROOM_SOURCE_DIR) / "tests/golden/journal_1");
+    unsigned version = 0;
+    SUBCASE("1") { version = 1; }
+    SUBCASE("2") { version = 2; }
+    SUBCASE("3") { version = 3; }
+    const copy_of copy(std::filesystem::path(MAILROOM_SOURCE_DIR) / "tests/golden" / ("journal_" + std::to_string(version)));
     for (int time = 0; time < 2; ++time) { // as it is, and as this version has written it
         mailroom::journal disk(copy.path());
         CHECK(disk.recovered().clean);
@@ -154,5 +186,23 @@ TEST_CASE("golden journal: what version 1 wrote is read") {
         }
         CHECK(n == 20);
         CHECK(sum == 190);
+        if (version == 1) { continue; }
+
+        CHECK(disk.in_doubt() == std::vector<std::string>{"undecided"});
+        mailroom::queue<order, mailroom::journal> once(disk, "once", {.deduplicate = {.until_settled = true}});
+        mailroom::topic<tick, mailroom::journal> unique(disk, "unique", {.partitions = 2, .deduplicate = {.window = 24h}});
+        CHECK(once.statistics().in_flight == 1);
+        CHECK(once.statistics().ready == 2);
+        CHECK(once.statistics().duplicates == (version < 3 ? 0u : 3u));
+        CHECK(unique.statistics().sent == 2);
+        CHECK(unique.statistics().duplicates == (version < 3 ? 0u : 1u));
+        CHECK(mailroom::producer(once, "someone").last() == 7);
+        mailroom::queue<order, mailroom::journal> left(disk, "left", {.retry = {.max_attempts = 0}});
+        auto only = left.try_receive();
+        REQUIRE(only);
+        CHECK((*only)->id == 20);
+        CHECK((*only)->symbol == std::string(4000, 'x'));
+        CHECK(left.statistics().ready == 0);
+        only->release();
     }
 }

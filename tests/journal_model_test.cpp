@@ -34,14 +34,7 @@ public:
         lapses_.clear(), extended_.clear();
         for (auto& e : dead_) { e.holder = 0; }
         paused_ = closed_ = false;
-        counts_.duplicates = 0; // nothing was stored of what was not taken
-        counts_.dropped -= std::exchange(not_taken_, 0);
         step();
-    }
-    mailroom::result<offset> send(const std::vector<int>& bodies, const properties& p) {
-        auto done = model::send(bodies, p);
-        if (done && *done == mailroom::no_offset) { not_taken_ += bodies.size(); }
-        return done;
     }
     static inline lasting_model* latest = nullptr;
 
@@ -65,7 +58,6 @@ public:
 
 private:
     std::map<offset, std::uint64_t> lapses_, extended_; // of whose deliveries
-    std::size_t not_taken_ = 0;                         // dropped by drop_newest
 };
 
 /// The face of a queue in a journal, which can be opened again: both, or the queue alone.

@@ -9,6 +9,7 @@
 
 #include <mailroom/journal.hpp>
 #include <mailroom/testing.hpp>
+#include <mailroom/transaction.hpp>
 
 #include <doctest/doctest.h>
 
@@ -951,6 +952,7 @@ TEST_CASE("journal: ids are known after a restart, as long as they were to be") 
     {
         simulated_queue<> a(*h.journal, "a", window), b(*h.journal, "b", settled);
         simulated_topic<> t(*h.journal, "t", topic);
+        CHECK(a.statistics().duplicates == 0);
         CHECK(a.send(2, {.id = "x"}) == 1);
         CHECK(a.statistics().duplicates == 1);
         CHECK(b.send(4, {.id = "z"}) == 2);
@@ -967,6 +969,92 @@ TEST_CASE("journal: ids are known after a restart, as long as they were to be") 
     CHECK(b.dead().redrive(1) == 1);
     CHECK(b.send(8, {.id = "y"}) == 3);
     CHECK(t.publish(3, {.key = "k", .id = "x"}).offset == 1);
+}
+namespace {
+
+/// A queue that knows ids, one that is full with one message, and a topic that does both: they refuse.
+struct refusing {
+    explicit refusing(home& h)
+        : unique(*h.journal, "unique", {.deduplicate = {.window = 1h}}),
+          full(*h.journal, "full", {.max_messages = 1, .overflow = mailroom::overflow::drop_newest}),
+          topic(*h.journal, "topic",
+                {.partitions = 3, .max_messages = 2, .overflow = mailroom::overflow::drop_newest, .deduplicate = {.window = 1h}}),
+          subscription(topic.subscribe("s", {.from = mailroom::start::earliest})) {}
+
+    using list = std::vector<std::uint64_t>;
+    list counts() { return {unique.statistics().duplicates, full.statistics().dropped, topic.statistics().duplicates, topic.statistics().dropped}; }
+    simulated_queue<> unique, full;
+    simulated_topic<> topic;
+    mailroom::subscription<int> subscription;
+};
+
+} // namespace
+
+TEST_CASE("journal: what was refused, as a duplicate or for want of room, is counted on after a restart, each once") {
+    home h;
+    using list = refusing::list;
+    std::optional<refusing> all(h);
+    all->unique.send(1, {.id = "x"});
+    all->unique.send(1, {.id = "x"});
+    mailroom::transaction tx(*h.journal);
+    tx.send(all->unique, 1, {.id = "x"});
+    tx.commit();
+    all->full.send(1);
+    all->full.send(2);
+    all->full.send(3);
+    all->full.send_many(std::vector{4});
+    all->topic.publish(1, {.key = "a", .id = "a"});
+    all->topic.publish(1, {.key = "b", .id = "b"});
+    all->topic.publish(1, {.key = "a", .id = "a"});
+    all->topic.publish(1, {.key = "c", .id = "c"});
+    CHECK(all->counts() == list{2, 3, 1, 1});
+    SUBCASE("they close, and then the journal") {
+        all.reset();
+        h.reopen();
+    }
+    SUBCASE("the journal closes first") {
+        h.journal.reset();
+        all.reset();
+        h.open();
+    }
+    SUBCASE("the journal stays") { all.reset(); }
+    SUBCASE("it is a crash, and they were committed; what was not is forgotten") {
+        h.journal->flush();
+        all->unique.send(1, {.id = "x"});
+        CHECK(all->counts() == list{3, 3, 1, 1});
+        h.disk.process_kill();
+        all.reset();
+        h.reopen();
+    }
+    all.emplace(h);
+    CHECK(all->counts() == list{2, 3, 1, 1});
+    CHECK(all->unique.statistics().sent == 1);
+    all->unique.send(1, {.id = "x"});
+    all->topic.publish(1, {.key = "b", .id = "b"});
+    all.reset();
+    h.reopen();
+    all.emplace(h);
+    CHECK(all->counts() == list{3, 3, 2, 1});
+    h.journal->compact(); // a checkpoint says the same
+    all.reset();
+    h.reopen();
+    CHECK(refusing(h).counts() == list{3, 3, 2, 1});
+    CHECK(h.journal->verify().intact);
+}
+TEST_CASE("journal: a write that fails takes nothing from what is counted of refusals, and counts nothing twice") {
+    home h;
+    const mailroom::queue_options<int> unique{.deduplicate = {.window = 1h}};
+    {
+        simulated_queue<> q(*h.journal, "q", unique);
+        q.send(1, {.id = "x"});
+        q.send(1, {.id = "x"});
+        h.disk.fail_write(0, std::make_error_code(std::errc::io_error));
+        CHECK(thrown_by([&] { q.send(2); }) == errc::io);
+        q.send(3);
+        q.send(1, {.id = "x"});
+    }
+    h.reopen();
+    CHECK(simulated_queue<>(*h.journal, "q", unique).statistics().duplicates == 2);
 }
 TEST_CASE("journal: deduplication switched on, off and changed by a restart") {
     home h;

@@ -110,6 +110,8 @@ catalog make_catalog() {
     take(c, record_kind::settlements, 1, numbers({1, 0, 1, 1, 2, 1, 4, 1, 2, 3}));
     take(c, record_kind::settlements, 3, numbers({1, 1, 2}));
     take(c, record_kind::deliveries, 1, numbers({1, 2, 3, 7, 0, 1}));
+    take(c, record_kind::refused, 3, numbers({4, 0}));
+    take(c, record_kind::refused, 3, numbers({1, 200}));
     return c;
 }
 
@@ -230,6 +232,16 @@ TEST_CASE("catalog: records of a kind nobody knows are refused") {
     for (const unsigned kind : {0u, 10u, 255u, 65535u}) { CHECK(refuses(c, static_cast<record_kind>(kind), 1, numbers({1, 0, 1}))); }
 }
 
+TEST_CASE("catalog: what each stream refused is added up, and lasts") {
+    catalog c = make_catalog();
+    CHECK(c.stream(3).refused == refusals{5, 200});
+    CHECK(c.stream(1).refused == refusals());
+    CHECK(reread(c).stream(3).refused == refusals{5, 200});
+    CHECK(refuses(c, record_kind::refused, 5, numbers({1, 1})));
+    CHECK(refuses(c, record_kind::refused, 3, numbers({1})));
+    CHECK(c.stream(3).refused == refusals{5, 200});
+}
+
 TEST_CASE("catalog: a message is wanted until every subscription has settled it") {
     catalog c = make_catalog();
     CHECK(!c.is_wanted(1, 0));
@@ -337,7 +349,8 @@ std::vector<sample> samples() {
             {"topic", record_kind::endpoint, 5, endpoint_of("new", a_topic), 0},
             {"schema", record_kind::schema, 2, payload([](wire_writer& to) { catalog::write_schema(to, newer); }), 0},
             {"subscription", record_kind::subscription, 2, subscription_of("new", 300, 8, {image, cursor_image(0), image}), 0},
-            {"removal", record_kind::removal, 2, text("audit"), 0}};
+            {"removal", record_kind::removal, 2, text("audit"), 0},
+            {"refused", record_kind::refused, 3, numbers({300, 2}), 0}};
 }
 
 // Everything a journal asks of a catalog, whatever it was made of.

@@ -14,12 +14,15 @@ namespace {
 using mailroom::offset;
 using mailroom::detail::change;
 using mailroom::detail::change_log;
+using mailroom::detail::change_source;
+using mailroom::detail::refusal_log;
+using mailroom::detail::refusals;
 using mailroom::detail::trial;
 using mailroom::detail::wire_reader;
 using mailroom::detail::wire_writer;
 using bytes = std::vector<std::byte>;
 
-bytes collected(change_log& from) {
+bytes collected(change_source& from) {
     bytes steps;
     from.collect(steps);
     return steps;
@@ -152,4 +155,31 @@ TEST_CASE("changes: of what is counted the journal gets what is new") {
     now = {2, 5, 1};
     log.settled(1, 1);
     CHECK(told(log) == "settled 1 1; counted 0 5 0; ");
+}
+
+TEST_CASE("changes: what a stream refused is given once, and again if it was not written") {
+    refusal_log log(7);
+    CHECK(log.number() == 7);
+    CHECK(log.is_of_stream());
+    const auto given = [&log] {
+        const bytes b = collected(log);
+        if (b.empty()) { return refusals(); }
+        wire_reader from(b);
+        const refusals r = refusals::read(from);
+        CHECK(from.at_end());
+        return r;
+    };
+    CHECK(collected(log).empty());
+    CHECK(log.refused({.duplicates = 2}));
+    CHECK_FALSE(log.refused({.dropped = 300})); // the journal knows that there is something
+    const bytes first = collected(log);
+    CHECK(collected(log).empty());
+    log.dirty = false;
+    CHECK(log.refused({.duplicates = 1}));
+    log.give_back(first);
+    CHECK(given() == refusals{3, 300});
+    CHECK(given() == refusals());
+    log.dirty = false;
+    log.leave();
+    CHECK_FALSE(log.refused({.duplicates = 1})); // nobody collects from it any more
 }

@@ -83,7 +83,7 @@ TEST_CASE("format: the bytes of a segment's header are these") {
     std::array<std::byte, segment_header::size> b;
     segment_header{.id = id_of(1), .first = 0x1122334455667788, .incarnation = 5}.encode(b.data());
     CHECK(hex(std::span(b).first(56)) == "4d41494c524f4f4d"                 // MAILROOM
-                                         "0200000040000000"                 // version, bytes of the header
+                                         "0300000040000000"                 // version, bytes of the header
                                          "0102030405060708090a0b0c0d0e0f10" // whose
                                          "8877665544332211"                 // the position of what follows
                                          "0500000000000000"                 // incarnation
@@ -94,7 +94,7 @@ TEST_CASE("format: the bytes of a segment's header are these") {
     CHECK(h.id == id_of(1));
     CHECK(h.first == 0x1122334455667788);
     CHECK(h.incarnation == 5);
-    CHECK(version == 2);
+    CHECK(version == 3);
 }
 
 TEST_CASE("format: the bytes of a batch's and of a record's header are these") {
@@ -132,7 +132,7 @@ TEST_CASE("format: the numbers of the kinds of records are stored, so they stay"
     const record_kind kinds[] = {record_kind::message,    record_kind::moved,         record_kind::settlements, record_kind::place,
                                  record_kind::deliveries, record_kind::endpoint,      record_kind::schema,      record_kind::subscription,
                                  record_kind::removal,    record_kind::deduplication, record_kind::prepared,    record_kind::verdict,
-                                 record_kind::produced};
+                                 record_kind::produced,   record_kind::refused};
     unsigned number = 1;
     for (const record_kind k : kinds) { CHECK(static_cast<unsigned>(k) == number++); }
 }
@@ -144,13 +144,13 @@ TEST_CASE("format: a segment's header says what is wrong with it") {
     std::uint32_t version = 0;
     check_every_bit(b, [&](bytes_view x) { return segment_header::decode(x, h, version) == nullptr; });
 
-    for (const std::uint32_t known : {1u, 2u}) {
+    for (const std::uint32_t known : {1u, 2u, 3u}) {
         store_le(b.data() + 8, known);
         store_le(b.data() + 56, checksum(bytes_view(b).first(56), 0));
         CHECK(segment_header::decode(b, h, version) == nullptr);
         CHECK(version == known);
     }
-    for (const std::uint32_t other : {0u, 3u}) {
+    for (const std::uint32_t other : {0u, 4u}) {
         store_le(b.data() + 8, other);
         store_le(b.data() + 56, checksum(bytes_view(b).first(56), 0));
         CHECK(segment_header::decode(b, h, version) == std::string_view(other_version));
@@ -253,7 +253,7 @@ TEST_CASE("format: the bytes around a manifest are these") {
     const bytes file = sealed_file::encode(sealed_file::manifest_word, id_of(1), 3, bytes(2, std::byte{0xaa}));
     CHECK(load_le<std::uint64_t>(file.data()) == checksum(bytes_view(file).subspan(8), seed));
     CHECK(hex(bytes_view(file).subspan(8)) == "4d41494c4d414e49" // MAILMANI
-                                              "0200000000000000"
+                                              "0300000000000000"
                                               "0102030405060708090a0b0c0d0e0f10"
                                               "0300000000000000"
                                               "0200000000000000"
@@ -265,7 +265,7 @@ TEST_CASE("format: the bytes around a manifest are these") {
 
 TEST_CASE("format: another version of a file with one checksum is called that") {
     bytes file = sealed_file::encode(sealed_file::manifest_word, id_of(1), 3, {});
-    store_le(file.data() + 16, std::uint32_t{3});
+    store_le(file.data() + 16, std::uint32_t{4});
     store_le(file.data(), checksum(bytes_view(file).subspan(8), seed));
     journal_id id{};
     std::uint64_t number = 0;
@@ -337,9 +337,9 @@ TEST_CASE("format: a plain message of a stream, at an offset, is known as one, a
     CHECK(whole == record_header::size + 104);
     CHECK(record_header::is_plain_at(made(record_kind::message, ~std::uint32_t{0}, 12, ~std::uint32_t{0}, 0).data(), ~std::uint32_t{0}, 12, whole));
     CHECK(whole == record_header::size + (std::size_t{1} << 32));
-    for (const auto& other : {made(record_kind::moved, 7, 12, 100, 0), made(record_kind::settlements, 7, 12, 100, 0),
-                              made(record_kind::message, 8, 12, 100, 0), made(record_kind::message, 7, 13, 100, 0),
-                              made(record_kind::message, 7, 12, 100, 1)}) {
+    for (const auto& other :
+         {made(record_kind::moved, 7, 12, 100, 0), made(record_kind::settlements, 7, 12, 100, 0), made(record_kind::message, 8, 12, 100, 0),
+          made(record_kind::message, 7, 13, 100, 0), made(record_kind::message, 7, 12, 100, 1)}) {
         CHECK_FALSE(record_header::is_plain_at(other.data(), 7, 12, whole));
     }
 }

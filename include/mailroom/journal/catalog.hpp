@@ -5,6 +5,7 @@
 #pragma once
 
 #include <mailroom/base/basics.hpp>
+#include <mailroom/journal/changes.hpp>
 #include <mailroom/journal/format.hpp>
 #include <mailroom/journal/image.hpp>
 #include <mailroom/journal/wire.hpp>
@@ -64,6 +65,7 @@ struct stream_entry {
     offset next = 0;
     offset timed_until = 0;                                         // no message from here on has a time to live, or a delay, of its own
     std::int64_t expiry = std::numeric_limits<std::int64_t>::max(); // of those that have, none expires before
+    refusals refused{};
 };
 
 struct cursor_entry {
@@ -238,6 +240,11 @@ public:
             if (s.next != 0) { note_number(known_endpoint(s.endpoint), std::move(who), {number, r.head.stream, s.next - 1, 0}); }
             break;
         }
+        case record_kind::refused: {
+            const refusals more = refusals::read(from);
+            known_stream(r.head.stream).refused += more;
+            break;
+        }
         default: fail(errc::corrupt, "a record of unknown kind");
         }
     }
@@ -322,6 +329,8 @@ public:
             to.text(xid);
             to.bytes(*bytes);
         }
+        // Since version 3.
+        for (const auto& [number, s] : streams_) { s.refused.write(to); }
     }
     static catalog read(wire_reader& from, std::uint32_t version = format_version) {
         catalog c;
@@ -381,6 +390,8 @@ public:
             std::string xid = from.text();
             c.prepare(std::move(xid), from.bytes());
         }
+        if (version < 3) { return c; }
+        for (auto& [number, s] : c.streams_) { s.refused = refusals::read(from); }
         return c;
     }
 

@@ -1,5 +1,5 @@
-// changes: what a cursor has settled, and what else became of its messages, gathered until a commit takes it; and tickets, by which somebody is
-// told what became of what he placed. Light: what stores see of a journal without including it.
+// changes: what a cursor has settled, and what else became of its messages, gathered until a commit takes it; what a stream refused, in the same
+// way; and tickets, by which somebody is told what became of what he placed. Light: what stores see of a journal without including it.
 #pragma once
 
 #include <mailroom/base/basics.hpp>
@@ -84,15 +84,40 @@ enum class change : std::uint8_t {
     moved = 5,   // floor, then runs above it: everything else is unsettled
 };
 
-/// A cursor as its journal sees it: what has changed is collected with each commit.
+/// How many messages a stream did not take.
+struct refusals {
+    std::uint64_t duplicates = 0; // they were there already
+    std::uint64_t dropped = 0;    // there was no room, and the newest is what is dropped
+
+    refusals& operator+=(const refusals& more) noexcept {
+        duplicates += more.duplicates;
+        dropped += more.dropped;
+        return *this;
+    }
+    friend bool operator==(const refusals&, const refusals&) = default;
+    void write(wire_writer& to) const {
+        to.var(duplicates);
+        to.var(dropped);
+    }
+    static refusals read(wire_reader& from) {
+        refusals r;
+        r.duplicates = from.var();
+        r.dropped = from.var();
+        return r;
+    }
+};
+
+/// A cursor as its journal sees it, or a stream: what has changed is collected with each commit. Of a stream it is nothing that anybody commits for.
 class change_source {
 public:
-    explicit change_source(std::uint32_t cursor) noexcept : cursor_(cursor) {}
+    enum class kind : std::uint8_t { cursor, stream };
+    explicit change_source(std::uint32_t number, kind of = kind::cursor) noexcept : number_(number), of_(of) {}
     change_source(const change_source&) = delete;
     change_source& operator=(const change_source&) = delete;
 
-    std::uint32_t cursor() const noexcept { return cursor_; }
-    /// Moves what has changed into `steps`, as records carry it. Called under the journal's lock.
+    std::uint32_t number() const noexcept { return number_; }
+    bool is_of_stream() const noexcept { return of_ == kind::stream; }
+    /// Moves what has changed into `steps`, as the payload of a record has it. Called under the journal's lock.
     virtual void collect(std::vector<std::byte>& steps) noexcept = 0;
     /// That was not written after all: it is to be given once more.
     virtual void give_back(bytes_view steps) noexcept = 0;
@@ -103,14 +128,55 @@ protected:
     ~change_source() = default;
 
 private:
-    const std::uint32_t cursor_;
+    const std::uint32_t number_;
+    const kind of_;
+};
+
+/// What a stream refused, and is not in a record yet. Threads: any. No lock. Without memory it is given with the next one.
+class refusal_log final : public change_source {
+public:
+    explicit refusal_log(std::uint32_t stream) noexcept : change_source(stream, kind::stream) {}
+
+    /// Returns whether the journal has to be told that there is something.
+    bool refused(const refusals& more) noexcept {
+        add(more);
+        return !dirty.load(std::memory_order_seq_cst) && !dirty.exchange(true, std::memory_order_seq_cst);
+    }
+    /// The journal is told nothing any more.
+    void leave() noexcept { dirty.store(true, std::memory_order_seq_cst); }
+
+    void collect(std::vector<std::byte>& steps) noexcept override {
+        const refusals all{duplicates_.exchange(0, std::memory_order_seq_cst), dropped_.exchange(0, std::memory_order_seq_cst)};
+        if (all == refusals()) { return; }
+        try {
+            wire_writer to(steps);
+            all.write(to);
+        } catch (...) {
+            steps.clear();
+            add(all);
+        }
+    }
+    void give_back(bytes_view steps) noexcept override {
+        try {
+            wire_reader from(steps);
+            add(refusals::read(from));
+        } catch (...) {} // it is what was collected
+    }
+
+private:
+    void add(const refusals& more) noexcept {
+        duplicates_.fetch_add(more.duplicates, std::memory_order_seq_cst);
+        dropped_.fetch_add(more.dropped, std::memory_order_seq_cst);
+    }
+    std::atomic<std::uint64_t> duplicates_{0}, dropped_{0};
 };
 
 /// The changes of one cursor. Threads: any. Lock: its own, for a few instructions. Without memory a change is forgotten: its message is delivered
 /// again after the next opening.
 class change_log : public change_source {
 public:
-    using change_source::change_source;
+    explicit change_log(std::uint32_t cursor) noexcept : change_source(cursor) {}
+    std::uint32_t cursor() const noexcept { return number(); }
 
     /// Some in a row were settled. Returns whether the journal has to be told that there is something.
     bool settled(offset first, std::uint64_t n) noexcept {

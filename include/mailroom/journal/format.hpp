@@ -27,8 +27,8 @@
 
 namespace mailroom::detail {
 
-/// 2 knows transactions and numbered producers; what 1 wrote is read.
-inline constexpr std::uint32_t format_version = 2, oldest_format_version = 1;
+/// 2 knows transactions and numbered producers, 3 what was refused; what 1 and 2 wrote is read.
+inline constexpr std::uint32_t format_version = 3, oldest_format_version = 1;
 inline constexpr bool is_read(std::uint32_t version) noexcept { return version >= oldest_format_version && version <= format_version; }
 
 /// What is said of a file of another version: it is never written over. Compared by its address, which is one in the whole program.
@@ -177,6 +177,7 @@ enum class record_kind : std::uint16_t {
     prepared = 11,      // a transaction, as a whole; what it sends has no offsets yet
     verdict = 12,       // whether it took place: then its messages and settlements are in the same batch
     produced = 13,      // the number that a producer gave the message before this record
+    refused = 14,       // how many more messages a stream has not taken
 };
 
 /// In front of each record.

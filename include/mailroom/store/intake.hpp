@@ -270,7 +270,7 @@ public:
     bool adopt(const properties& p, std::size_t bytes) override {
         deduplicator* const ids = self().known_ids();
         if (ids != nullptr && !p.id.empty() && ids->find(p.id, self().time_of().clock().now()) != no_offset) {
-            duplicates_.fetch_add(1, std::memory_order_relaxed);
+            note_refused({.duplicates = 1});
             return false;
         }
         self().room().force(1, bytes);
@@ -312,6 +312,17 @@ protected:
     explicit intake(typename stream<T>::readers r = stream<T>::readers::one, loader<T>* from = nullptr) noexcept : stream_(r, from) {}
     ~intake() = default;
 
+    void note_refused(const refusals& more) noexcept {
+        duplicates_.fetch_add(more.duplicates, std::memory_order_relaxed);
+        dropped_newest_.fetch_add(more.dropped, std::memory_order_relaxed);
+        if (self().journal() != nullptr) { self().journal()->refused(more); }
+    }
+    /// Goes on counting where it stopped before.
+    void restore_refused() noexcept {
+        duplicates_.fetch_add(self().journal()->refused_before().duplicates, std::memory_order_relaxed);
+        dropped_newest_.fetch_add(self().journal()->refused_before().dropped, std::memory_order_relaxed);
+    }
+
     stream<T> stream_;
     std::atomic<std::uint64_t> duplicates_{0};
     std::atomic<std::uint64_t> dropped_newest_{0};
@@ -342,7 +353,7 @@ private:
                 if (by != nullptr) {
                     numbers = self().producers().lock();
                     if (offset before = no_offset; self().producers().was_sent(*by, before)) {
-                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        note_refused({.duplicates = 1});
                         return before;
                     }
                 }
@@ -352,7 +363,7 @@ private:
                     now = self().time_of().clock().now();
                     const offset original = self().known_ids()->find_or_note(cover->props.id, now);
                     if (original != no_offset) {
-                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        note_refused({.duplicates = 1});
                         return original;
                     }
                 }
@@ -480,7 +491,7 @@ private:
                 if (all.by != nullptr) {
                     numbers = self().producers().lock();
                     if (offset before = no_offset; self().producers().was_sent(*all.by, before)) {
-                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        note_refused({.duplicates = 1});
                         numbers.unlock();
                         return answer_for(before);
                     }
@@ -491,7 +502,7 @@ private:
                     now = self().time_of().clock().now();
                     const offset original = self().known_ids()->find_or_note(props->id, now);
                     if (original != no_offset) {
-                        duplicates_.fetch_add(1, std::memory_order_relaxed);
+                        note_refused({.duplicates = 1});
                         all.was_known = true;
                         lock.unlock();
                         return answer_for(original);
@@ -569,7 +580,7 @@ private:
     static failure too_large() { return failure(errc::too_large, "more at once than max_messages, max_bytes or the budget would ever allow"); }
     result<offset> no_room(std::size_t n) {
         if (self().room().rule() == overflow::drop_newest) {
-            dropped_newest_.fetch_add(n, std::memory_order_relaxed);
+            note_refused({.dropped = n});
             return no_offset;
         }
         return errc::full;

@@ -115,7 +115,7 @@ public:
     /// `name`: what its first place is called outside.
     journal_link(std::shared_ptr<log_port> log, std::uint32_t endpoint, std::uint32_t stream, std::uint32_t cursor, const timing& times,
                  offset name = 0)
-        : log_(std::move(log)), stream_(stream), name_(name), times_(times), own_changes_(cursor) {
+        : log_(std::move(log)), stream_(stream), name_(name), times_(times), own_changes_(cursor), refused_(stream) {
         this->changes_ = &own_changes_;
         schema_ = log_->schema_number(endpoint, schema_of<T>());
         log_->look([&](const catalog& c) {
@@ -123,6 +123,7 @@ public:
             if (const cursor_image* const image = c.image(cursor)) { before_ = *image; }
             const stream_entry& s = c.stream(stream);
             watched_.until = s.timed_until;
+            this->refused_before_ = s.refused;
             if (s.expiry != std::numeric_limits<std::int64_t>::max()) { watched_.expiry = times_.at(wall_point(s.expiry)); }
         });
         if (!before_.trials().empty()) { tried_until_ = before_.trials().rbegin()->first + 1; }
@@ -278,6 +279,9 @@ public:
         tried_until_ = 0;
         before_ = cursor_image();
     }
+    void refused(const refusals& more) noexcept override {
+        if (refused_.refused(more)) { log_->mark(refused_); }
+    }
     void retain_from(offset o) noexcept override { retained_.store(o, std::memory_order_relaxed); }
     void retain_also(retention_rule& rule) noexcept override { rule_.store(&rule, std::memory_order_release); }
     offset first_stored() noexcept override { return log_->first_stored(stream_); }
@@ -294,7 +298,11 @@ public:
     }
     bool handle_gone(void* core) noexcept override { return log_->handle_gone(core); }
     void leave() noexcept override {
-        if (own_changes_.cursor() != 0 && !has_left_.exchange(true)) { log_->detach(own_changes_); }
+        if (!has_left_.exchange(true)) {
+            if (own_changes_.cursor() != 0) { log_->detach(own_changes_); }
+            log_->detach(refused_);
+            refused_.leave();
+        }
         if (is_attached_.exchange(false)) { log_->detach(stream_); }
     }
 
@@ -573,6 +581,7 @@ private:
     const std::size_t largest_ = log_->largest_batch();
     const timing times_;
     change_log own_changes_;
+    refusal_log refused_;
     cursor_image before_;
     link_base::watched watched_;
     std::array<std::uint64_t, 4> done_before_{};

@@ -141,6 +141,10 @@ public:
     virtual bool suspects(offset o) const noexcept = 0;
     virtual void note_deliveries(bytes_view steps) noexcept = 0;
 
+    /// What the stream refused, ever, when it was opened; and what it refuses now.
+    const refusals& refused_before() const noexcept { return refused_before_; }
+    virtual void refused(const refusals& more) noexcept = 0;
+
     void settled(offset first, std::uint64_t n = 1) noexcept {
         if (changes_->settled(first, n)) { tell(); }
     }
@@ -175,6 +179,7 @@ protected:
     link_base() = default;
     virtual void tell() noexcept = 0;
     change_log* changes_ = nullptr;
+    refusals refused_before_;
     std::atomic<bool> damaged_{false};
 };
 

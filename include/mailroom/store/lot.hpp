@@ -113,7 +113,7 @@ public:
         }
         if (to_.make_room(n, to_.room().could_ever_hold(n, charge) ? std::max(bytes, charge) : bytes) && has_budget()) { return true; }
         if (to_.room().rule() == overflow::drop_newest) {
-            to_.dropped_newest_.fetch_add(size_, std::memory_order_relaxed);
+            to_.note_refused({.dropped = size_});
             all_.clear();
             return true;
         }
@@ -183,7 +183,7 @@ public:
         });
     }
     void finish() noexcept override {
-        to_.duplicates_.fetch_add(all_.size() - size_, std::memory_order_relaxed);
+        if (all_.size() != size_) { to_.note_refused({.duplicates = all_.size() - size_}); }
         if (size_ == 0) { return; }
         if (to_.journal() == nullptr) {
             each([&](piece& p, offset o) {

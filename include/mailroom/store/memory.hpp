@@ -112,6 +112,7 @@ public:
         const auto settled = static_cast<std::int64_t>(link_->were_settled(0, head));
         bounds_.left(settled, -bytes);
         count_by(*link_, cursor_);
+        this->restore_refused();
         cursor_.restore(link_->tried_until());
         if (const auto before = link_->times_before(); before.until != 0) { cursor_.note_timed(before.until - 1, before.expiry); }
         claim_in_doubt(*link_, cursor_, *this, this->dead_);

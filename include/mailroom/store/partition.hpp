@@ -120,6 +120,7 @@ public:
     /// Takes up what is stored. What the rules retain of it, by keys or bytes, is found out little by little.
     void restore() {
         const offset head = stream_.head();
+        this->restore_refused();
         known_until_.store(std::min(link_->first_stored(), head), std::memory_order_release);
         trimmed_at_.store(head, std::memory_order_relaxed);
         if (rules_.compact) { link_->retain_also(*this); }

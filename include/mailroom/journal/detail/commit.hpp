@@ -41,7 +41,7 @@ void log_engine<Files>::append(batch& b, const draft& d, offset o) {
     h.encode(to, seed_);
     if (!d.payload.empty()) { std::memcpy(to + record_header::size, d.payload.data(), d.payload.size()); }
     ++b.records;
-    if (d.kind != record_kind::deliveries) { b.holds_more = true; }
+    if (d.kind != record_kind::deliveries && d.kind != record_kind::refused) { b.holds_more = true; }
 }
 
 template <class Files>
@@ -266,7 +266,7 @@ template <class Files>
 void log_engine<Files>::mark(change_source& s) noexcept {
     const std::lock_guard lock(dirty_mutex_);
     try {
-        dirty_.push_back(&s);
+        (s.is_of_stream() ? counting_ : dirty_).push_back(&s);
     } catch (...) { s.dirty.store(false, std::memory_order_relaxed); } // no memory: with its next change
 }
 
@@ -279,24 +279,29 @@ void log_engine<Files>::return_collected(batch& b) noexcept {
 /// Asks those whose state has changed what they want written.
 template <class Files>
 void log_engine<Files>::collect(batch& b) noexcept {
-    std::vector<change_source*> some;
+    std::vector<change_source*> cursors, streams;
     {
         const std::lock_guard lock(dirty_mutex_);
-        some.swap(dirty_);
+        cursors.swap(dirty_);
+        streams.swap(counting_);
     }
-    for (change_source* const s : some) {
-        s->dirty.store(false, std::memory_order_seq_cst); // what changes from here on marks it again
-        std::vector<std::byte> steps;
-        s->collect(steps);
-        if (steps.empty()) { continue; }
-        const std::size_t size = steps.size(); // without what a draft pads them with
-        try {
-            b.collected.emplace_back(s, steps);
-            append(b, make_draft(record_kind::settlements, s->cursor(), steps), 0);
-        } catch (...) {
-            if (!b.collected.empty() && b.collected.back().first == s) { b.collected.pop_back(); }
-            return_to(*s, bytes_view(steps).first(size));
-        }
+    for (change_source* const s : cursors) { collect_from(b, *s); }
+    for (change_source* const s : streams) { collect_from(b, *s); }
+}
+
+template <class Files>
+void log_engine<Files>::collect_from(batch& b, change_source& s) noexcept {
+    s.dirty.store(false, std::memory_order_seq_cst); // what changes from here on marks it again
+    std::vector<std::byte> steps;
+    s.collect(steps);
+    if (steps.empty()) { return; }
+    const std::size_t size = steps.size(); // without what a draft pads them with
+    try {
+        b.collected.emplace_back(&s, steps);
+        append(b, make_draft(kind_of(s), s.number(), steps), 0);
+    } catch (...) {
+        if (!b.collected.empty() && b.collected.back().first == &s) { b.collected.pop_back(); }
+        return_to(s, bytes_view(steps).first(size));
     }
 }
 
@@ -771,7 +776,7 @@ void log_engine<Files>::detach(change_source& s) noexcept {
         }
         {
             const std::lock_guard held(dirty_mutex_);
-            std::erase(dirty_, &s);
+            std::erase(s.is_of_stream() ? counting_ : dirty_, &s);
         }
         std::erase_if(open_.collected,
                       [&](const auto& c) { return c.first == &s; }); // should that fail, it is delivered again after the next opening
@@ -779,7 +784,7 @@ void log_engine<Files>::detach(change_source& s) noexcept {
         s.collect(steps);
         if (steps.empty() || refusal().kind() != errc{}) { return; }
         try {
-            append(open_, make_draft(record_kind::settlements, s.cursor(), steps), 0);
+            append(open_, make_draft(kind_of(s), s.number(), steps), 0);
         } catch (...) {} // no memory: it is delivered again after the next opening
         return;
     }

@@ -243,6 +243,8 @@ private:
     void link(batch& b, ticket& t) noexcept;
     void gather(std::unique_lock<std::mutex>& lock) noexcept;
     void collect(batch& b) noexcept;
+    void collect_from(batch& b, change_source& s) noexcept;
+    static record_kind kind_of(const change_source& s) noexcept { return s.is_of_stream() ? record_kind::refused : record_kind::settlements; }
     void return_to(change_source& s, bytes_view steps) noexcept;
     void return_collected(batch& b) noexcept;
     void stop_writing(const failure& why) noexcept;
@@ -378,6 +380,7 @@ private:
     std::atomic<unsigned> joined_{0};     // threads that wait for the open batch
     std::mutex dirty_mutex_;              // held for a few instructions
     std::vector<change_source*> dirty_;
+    std::vector<change_source*> counting_; // streams: for them nobody commits
     std::atomic<int> keepers_{0};
     std::atomic<std::uint32_t> keeper_word_{0};
 
