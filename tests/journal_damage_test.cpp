@@ -349,6 +349,30 @@ TEST_CASE("journal damage: any single bit flipped") {
     }
 }
 
+TEST_CASE("journal damage: what is sent after the loss of a message that was settled is not taken for that one") {
+    disk files;
+    {
+        const disk open;
+        manual_clock clock;
+        sim_journal j("data", options(clock), open);
+        sim_queue q(j, "a");
+        q.send(parcel(1, 100));
+        q.receive()->ack();
+        j.flush();
+        files = open.clone(); // nothing says where the queue ends but its messages, and what was settled
+        files.process_kill();
+    }
+    const auto layout = layout_of(files.contents(segment_0));
+    const auto lost = std::find_if(layout.begin(), layout.end(), [](const stretch& s) { return s.what == stretch::message; });
+    REQUIRE(lost != layout.end());
+    for (const std::uint64_t byte : {lost->first, lost->first + 20, lost->end - 1}) { // of its header, of its body
+        CAPTURE(byte);
+        const disk now = files.clone();
+        disk(now).flip_bit(segment_0, byte * 8);
+        CHECK(goes_on(now) == "");
+    }
+}
+
 TEST_CASE("journal damage: every file cut at every byte") {
     const small_journal small;
     for (const bool closed : {true, false}) {

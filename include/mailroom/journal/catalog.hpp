@@ -411,6 +411,12 @@ public:
         const auto at = streams_.find(stream);
         if (at != streams_.end()) { at->second.next = std::max(at->second.next, next); }
     }
+    /// The same where nothing of the record is left: what was settled, or tried, was there.
+    void skip_what_was_settled() {
+        for (const auto& [number, c] : cursors_) {
+            if (const offset until = c.image.known_until(); until != no_offset) { skip_to(c.stream, until); }
+        }
+    }
 
     static void write_shape(wire_writer& to, const endpoint_shape& s) {
         to.var(static_cast<std::uint64_t>(s.kind));

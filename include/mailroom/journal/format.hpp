@@ -91,6 +91,7 @@ struct segment_header {
     journal_id id{};
     std::uint64_t first = 0; // the position of what follows
     std::uint64_t incarnation = 0;
+    std::uint64_t durable_upto = 0; // all below was on stable storage when it was begun
 
     void encode(std::byte* to) const noexcept {
         store_le(to, word);
@@ -99,7 +100,7 @@ struct segment_header {
         std::memcpy(to + 16, id.data(), id.size());
         store_le(to + 32, first);
         store_le(to + 40, incarnation);
-        store_le(to + 48, std::uint64_t{0});
+        store_le(to + 48, durable_upto);
         store_le(to + 56, checksum({to, 56}, 0));
     }
     /// What is wrong with `from`, or nullptr. `version` is set whenever the file calls itself one of ours.
@@ -113,6 +114,7 @@ struct segment_header {
         std::memcpy(h.id.data(), from.data() + 16, h.id.size());
         h.first = load_le<std::uint64_t>(from.data() + 32);
         h.incarnation = load_le<std::uint64_t>(from.data() + 40);
+        h.durable_upto = version < 3 ? h.first : load_le<std::uint64_t>(from.data() + 48); // before, none was begun until all below was
         return nullptr;
     }
 };

@@ -37,6 +37,11 @@ public:
     const std::map<offset, offset>& runs() const noexcept { return runs_; }
     const std::map<offset, trial>& trials() const noexcept { return trials_; }
     const tallies& ever() const noexcept { return ever_; }
+    /// Nothing is said of this one, or any behind it.
+    offset known_until() const noexcept {
+        const offset settled = runs_.empty() ? floor_ : runs_.rbegin()->second;
+        return trials_.empty() ? settled : std::max(settled, trials_.rbegin()->first + 1);
+    }
     /// How many were settled, whatever the reason.
     std::uint64_t settled_ever() const noexcept { return settled_; }
 

@@ -517,13 +517,12 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
         }
     }
     if (to_sync) {
-        if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) {
-            failure why = errc::io;
-            try {
-                why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
-            } catch (...) {}
+        failure why = sync_behind();
+        if (why.kind() == errc{}) {
+            if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) { why = sync_failed(current_->path(), ec); }
+        }
+        if (why.kind() != errc{}) {
             if (b.records != 0) { overwrite_header(b); }
-            stop_writing(why);
             return why;
         }
         durable_ = b.base + b.size();

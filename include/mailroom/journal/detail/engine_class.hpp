@@ -15,7 +15,8 @@
 //   2. `catalog_` and the index hold what was committed, and are changed by the records of a batch, in their order, by the leader alone: what
 //      recovery reads is taken in by the same code. A checkpoint is a copy of them between two batches.
 //   3. A stream's head is published after its batch is as durable as the options ask for; so nobody receives what a crash could take back.
-//   4. A segment is sealed when it and all before it are on stable storage. So only the last may hold anything unsynced.
+//   4. A segment is begun when all before the last are on stable storage, and, where sends wait for the disk, the last too. Its header says how far. So
+//      only the last two may hold anything unsynced, and no send waits for what it was not told to wait for.
 //   5. A segment's file goes when nothing in it is wanted and neither of the two manifests names it.
 //
 // Locks: `declaring_` and `upkeep_` before `mutex_` (what gathers) before `state_` (what is committed) before a segment's. Foreign code runs under none; listeners store their
@@ -205,6 +206,10 @@ private:
         std::vector<std::pair<change_source*, std::vector<std::byte>>> collected;
         std::size_t size() const noexcept { return bytes.size(); }
     };
+    struct image { // of what is committed, for a manifest
+        std::vector<std::byte> state;
+        std::uint64_t at = 0; // its position
+    };
     struct slot { // a stream somebody has open
         stream_listener* listener = nullptr;
         offset placed = 0; // the next offset
@@ -250,7 +255,7 @@ private:
     void stop_writing(const failure& why) noexcept;
     void overwrite_header(const batch& b) noexcept;
     void take_off_disk(const batch& b) noexcept;
-    void write_again(std::uint64_t from, std::uint64_t until);
+    void write_again(const segment_ptr& s, file& f, std::uint64_t from, std::uint64_t until);
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
     void lead_if_much() noexcept;
     failure write(batch& b, std::uint64_t& check) noexcept;
@@ -287,6 +292,10 @@ private:
     void make_space() noexcept;
     void write_indexes();
     failure checkpoint(bool clean);
+    failure write_manifest(const image& what);
+    void write_next();
+    failure sync_behind() noexcept;
+    failure sync_failed(const std::string& path, const std::error_code& ec) noexcept;
     std::vector<std::byte> encode_state(bool clean);
     bool is_wanted(const segment_ptr& s, std::uint64_t* live = nullptr);
     bool is_live(std::uint32_t stream, offset o);
@@ -387,6 +396,7 @@ private:
     // The leader's.
     segment_ptr current_;
     std::shared_ptr<file> current_file_;
+    std::shared_ptr<file> behind_; // of the segment before, until that is on stable storage; changed under `state_`
     std::uint64_t zeroed_ = 0; // bytes of its file that are there already
     std::uint64_t chain_ = 0;  // the checksum of the last batch header
     std::atomic<std::uint64_t> incarnation_{1};
@@ -405,6 +415,7 @@ private:
 
     upkeep_lock upkeep_; // one does it at a time
     std::uint64_t checkpointed_ = 0;
+    image next_; // it is written when a crash can no longer take back what it says
     std::vector<segment_ptr> unindexed_; // sealed, the file beside them not written; under `state_`
     struct doomed {
         std::string path;

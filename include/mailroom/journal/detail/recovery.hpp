@@ -336,6 +336,7 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
     }
     segment_ptr last;
     const std::uint64_t end = replay(last, names);
+    if (!recovered_.damages.empty()) { catalog_.skip_what_was_settled(); }
     const bool unclean = !recovered_.clean;
     if (unclean) {
         for (const auto& [number, s] : catalog_.streams()) { suspects_[number] = s.next; }
@@ -384,7 +385,7 @@ void log_engine<Files>::make_long_enough(const segment_ptr& s) {
 template <class Files>
 void log_engine<Files>::write_header(const segment_ptr& s) {
     std::array<std::byte, segment_header::size> head;
-    segment_header{.id = id_, .first = s->first(), .incarnation = incarnation_}.encode(head.data());
+    segment_header{.id = id_, .first = s->first(), .incarnation = incarnation_, .durable_upto = s->first()}.encode(head.data());
     const bytes_view all(head);
     auto opened = s->open(files_, open_mode::write);
     if (!opened) { opened.error().raise(); }
@@ -415,23 +416,30 @@ void log_engine<Files>::open_last(const segment_ptr& last, std::uint64_t at) {
     }
     if (ec) { io_failure("cannot cut", last->path(), ec).raise(); }
     if (!recovered_.clean) {
-        write_again(0, segment_header::size);
-        write_again(last->byte_of(std::max(durable_, last->first())), end);
+        for (const auto& [first, s] : segments_) {
+            if (s == last || s->end() <= durable_) { continue; }
+            auto before = s->open(files_, open_mode::write);
+            if (!before) { before.error().raise(); }
+            write_again(s, **before, s->byte_of(std::max(durable_, first)), s->byte_of(s->end()));
+            if (const auto wrong = until_done([&] { return files_.sync(**before); })) { io_failure("cannot sync", s->path(), wrong).raise(); }
+        }
+        write_again(last, *current_file_, 0, segment_header::size);
+        write_again(last, *current_file_, last->byte_of(std::max(durable_, last->first())), end);
     }
     ec = until_done([&] { return files_.sync_all(*current_file_); });
     if (ec) { io_failure("cannot sync", last->path(), ec).raise(); }
     zeroed_ = size;
 }
 
-/// Bytes of the last segment that were never known to be safe are written again, the same to the same place: should a sync have failed before,
-/// the system may show what it will not write any more.
+/// Bytes that were never known to be safe are written again, the same to the same place: should a sync have failed before, the system may show what
+/// it will not write any more.
 template <class Files>
-void log_engine<Files>::write_again(std::uint64_t from, std::uint64_t until) {
-    file_window<Files> window(files_, *current_file_, current_->path());
+void log_engine<Files>::write_again(const segment_ptr& s, file& f, std::uint64_t from, std::uint64_t until) {
+    file_window<Files> window(files_, f, s->path());
     while (from < until) {
         const bytes_view some = window.at(from, static_cast<std::size_t>(std::min<std::uint64_t>(until - from, std::size_t{1} << 20)));
         if (some.empty()) { return; }
-        if (const auto ec = write_all(files_, *current_file_, from, {&some, 1})) { io_failure("cannot write to", current_->path(), ec).raise(); }
+        if (const auto ec = write_all(files_, f, from, {&some, 1})) { io_failure("cannot write to", s->path(), ec).raise(); }
         from += some.size();
     }
 }
@@ -550,13 +558,14 @@ bool log_engine<Files>::enter_next(segment_ptr& last, replay_state& r, const std
         r.jumped = true;
         if (wrong == nullptr) { return false; }
         if (!read_only_) { write_header(next); }
+        h.durable_upto = r.at;
     }
     if (last != nullptr) {
         last->seal();
         if (last->has_places()) { unindexed_.push_back(last); }
     }
     last = segments_.try_emplace(r.at, next).first->second;
-    durable_ = std::max(durable_, r.at); // one is begun when the one before is safe
+    durable_ = std::max(durable_, std::min(h.durable_upto, r.at));
     return true;
 }
 
@@ -649,7 +658,7 @@ std::uint64_t log_engine<Files>::durable_beyond(const segment_ptr& s, std::uint6
         auto opened = later->open(files_, open_mode::read);
         if (!opened || read_all(files_, **opened, 0, head, got)) { continue; }
         if (segment_header::decode(std::span(head).first(got), h, version) != nullptr || h.id != id_ || h.first != *first) { continue; }
-        if (*first > from) { highest = std::max(highest, *first); }
+        if (*first > from) { highest = std::max(highest, std::min(h.durable_upto, *first)); }
         look(later, *first);
     }
     if (last_seen > from) {

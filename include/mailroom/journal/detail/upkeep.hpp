@@ -69,17 +69,41 @@ void log_engine<Files>::stop_writing(const failure& why) noexcept {
     broken_ = why;
 }
 
-/// The next segment begins at `base`. The one before is on stable storage by then.
+/// The segment before the one that is written to is on stable storage after that.
+template <class Files>
+failure log_engine<Files>::sync_behind() noexcept {
+    if (behind_ == nullptr) { return errc{}; }
+    if (const auto ec = until_done([&] { return files_.sync(*behind_); })) { return sync_failed(directory_, ec); }
+    durable_ = std::max(durable_, current_->first());
+    const std::lock_guard lock(state_);
+    behind_.reset();
+    return errc{};
+}
+
+/// What the system has dropped no later sync brings back.
+template <class Files>
+failure log_engine<Files>::sync_failed(const std::string& path, const std::error_code& ec) noexcept {
+    failure why = errc::io;
+    try {
+        why = io_failure("a sync failed, nothing more is written until the journal is opened again:", path, ec);
+    } catch (...) {}
+    stop_writing(why);
+    return why;
+}
+
+/// The next segment begins at `base`. Where sends wait for the disk, the one before is on stable storage by then. Where they do not, this does not
+/// either: the one before that is, which the system has had time to write.
 template <class Files>
 failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
     try {
+        bool stays_behind = false;
         if (current_ != nullptr && durable_ < base) {
-            if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) {
-                failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
-                stop_writing(why);
-                return why;
+            if (failure why = sync_behind(); why.kind() != errc{}) { return why; }
+            stays_behind = options_.durability != mailroom::durability::commit;
+            if (!stays_behind) {
+                if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) { return sync_failed(current_->path(), ec); }
+                durable_ = base;
             }
-            durable_ = base;
         }
         auto next = std::make_shared<segment<Files>>(directory_, base);
         auto f = std::make_shared<file>();
@@ -107,7 +131,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
             }
         }
         std::array<std::byte, segment_header::size> head;
-        segment_header{.id = id_, .first = base, .incarnation = incarnation_}.encode(head.data());
+        segment_header{.id = id_, .first = base, .incarnation = incarnation_, .durable_upto = std::min(durable_, base)}.encode(head.data());
         const bytes_view all(head);
         auto ec = write_all(files_, *f, 0, {&all, 1});
         if (ec) {
@@ -119,11 +143,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
         if (!ec) {
             ec = until_done([&] { return files_.sync_directory(directory_); });
         }
-        if (ec) {
-            failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", path, ec);
-            stop_writing(why);
-            return why;
-        }
+        if (ec) { return sync_failed(path, ec); }
         {
             const std::lock_guard lock(state_);
             unindexed_.reserve(unindexed_.size() + 1); // from the next on all of it happens, or nothing
@@ -133,6 +153,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
                 if (current_->has_places()) { unindexed_.push_back(current_); }
             }
             current_ = std::move(next);
+            if (stays_behind) { behind_ = current_file_; }
         }
         current_file_ = std::move(f);
         zeroed_ = std::max<std::uint64_t>(size, segment_header::size);
@@ -148,19 +169,35 @@ void log_engine<Files>::tend() noexcept {
     const std::unique_lock lock(upkeep_, std::try_to_lock);
     if (!lock.owns_lock() || closed_.load(std::memory_order_relaxed)) { return; }
     try {
-        segment_ptr sparse;
+        const auto is_due = [this] { return next_.state.empty() && applied_ - checkpointed_ >= options_.segment_bytes; };
+        bool has_come = false; // what the next manifest says can no longer be taken back by a crash
         {
             const std::lock_guard held(state_);
-            if (unindexed_.empty() && applied_ - checkpointed_ < options_.segment_bytes) { return; }
+            has_come = !next_.state.empty() && next_.at <= applied_durable_;
+            if (unindexed_.empty() && !has_come && !is_due()) { return; }
         }
         write_indexes();
+        if (has_come) { write_next(); }
         {
             const std::lock_guard held(state_);
-            if (applied_ - checkpointed_ < options_.segment_bytes) { return; }
+            if (!is_due()) { return; }
         }
         retire();
-        if (checkpoint(false).kind() == errc{}) { remove_doomed(); }
+        {
+            const std::lock_guard held(state_);
+            if (!is_whole_) { return; }
+            next_ = {encode_state(false), applied_};
+            has_come = next_.at <= applied_durable_;
+        }
+        if (has_come) { write_next(); }
     } catch (...) {} // no memory: at the next commit
+}
+
+/// A checkpoint that had to wait until what it says is on stable storage. With `upkeep_`.
+template <class Files>
+void log_engine<Files>::write_next() {
+    const image now = std::exchange(next_, image{});
+    if (write_manifest(now).kind() == errc{}) { remove_doomed(); }
 }
 
 template <class Files>
@@ -432,7 +469,7 @@ std::vector<std::byte> log_engine<Files>::encode_state(bool clean) {
     to.u64(incarnation_);
     to.u64(applied_);
     to.u64(applied_chain_);
-    to.u64(clean ? applied_ : applied_durable_);
+    to.u64(applied_); // on stable storage before this is
     to.var(segments_.size());
     for (const auto& [first, s] : segments_) {
         to.var(first);
@@ -464,26 +501,36 @@ std::vector<std::byte> log_engine<Files>::encode_state(bool clean) {
 /// Writes a manifest of what is committed. With `upkeep_`, or before or after anybody else is there.
 template <class Files>
 failure log_engine<Files>::checkpoint(bool clean) {
-    std::vector<std::byte> bytes;
-    std::uint64_t at = 0;
+    image now;
+    next_ = image();
     {
         std::unique_lock lock(state_);
         if (!is_whole_) { return errc::io; }
         if (applied_durable_ < applied_) { // a manifest says nothing that a crash could take back
-            auto opened = current_->open(files_, open_mode::write);
-            std::error_code ec = opened ? until_done([&] { return files_.sync(**opened); }) : std::make_error_code(std::errc::io_error);
+            std::error_code ec;
+            if (behind_ != nullptr) {
+                ec = until_done([&] { return files_.sync(*behind_); });
+            }
+            if (!ec) {
+                auto opened = current_->open(files_, open_mode::write);
+                ec = opened ? until_done([&] { return files_.sync(**opened); }) : std::make_error_code(std::errc::io_error);
+            }
             if (ec) {
-                failure why = io_failure("a sync failed, nothing more is written until the journal is opened again:", current_->path(), ec);
+                const std::string path = current_->path();
                 lock.unlock();
-                stop_writing(why);
-                return why;
+                return sync_failed(path, ec);
             }
             applied_durable_ = applied_;
         }
-        bytes = encode_state(clean);
-        at = applied_;
+        now = {encode_state(clean), applied_};
     }
-    bytes = sealed_file::encode(sealed_file::manifest_word, id_, at, bytes);
+    return write_manifest(now);
+}
+
+/// All of it is on stable storage.
+template <class Files>
+failure log_engine<Files>::write_manifest(const image& what) {
+    const std::vector<std::byte> bytes = sealed_file::encode(sealed_file::manifest_word, id_, what.at, what.state);
     const bytes_view all(bytes);
     const std::string path = directory_ + '/' + manifest_name, fresh = directory_ + '/' + new_manifest_name,
                       old = directory_ + '/' + old_manifest_name;
@@ -519,7 +566,7 @@ failure log_engine<Files>::checkpoint(bool clean) {
         ec = until_done([&] { return files_.sync_directory(directory_); });
     }
     if (ec) { return io_failure("cannot rename", fresh, ec); }
-    checkpointed_ = at;
+    checkpointed_ = what.at;
     return errc{};
 }
 
