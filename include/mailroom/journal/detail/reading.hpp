@@ -151,11 +151,35 @@ void log_engine<Files>::read(std::uint32_t stream, offset first, std::uint32_t m
     }
 }
 
+/// A message could not be read where it was said to lie. If it lies elsewhere by now, or nowhere, its segment has gone meanwhile, and the file with it, or
+/// to another use: then that is no damage, and `to` is told what there is now.
+template <class Files>
+bool log_engine<Files>::read_again(const stretch& s, std::uint32_t stream, offset o, unsigned i, record_reader& to) noexcept {
+    try {
+        stretch now;
+        std::uint64_t place = 0;
+        bool is_there = false;
+        {
+            const std::lock_guard lock(state_);
+            is_there = find(stream, o, 1, now, &place);
+        }
+        if (!is_there) {
+            to.lost(i, nullptr);
+            return true;
+        }
+        if (now.where == s.where) { return false; }
+        read_ahead nothing_yet;
+        read(stream, o - i, std::uint32_t{1} << i, to, nothing_yet);
+        return true;
+    } catch (...) { return false; } // no memory
+}
+
 /// Tells `to` of messages o + k, for each bit k of the mask: they lie at `places`. For `to` the first of them is number `i`.
 template <class Files>
 void log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
                                      record_reader& to, read_ahead& ahead) noexcept {
     const auto give_up = [&](unsigned k, std::uint64_t position, const char* what) {
+        if (what != nullptr && read_again(s, stream, o + k, i + k, to)) { return; }
         damage d;
         try {
             if (what != nullptr) { d = damage{s.where->path(), s.where->byte_of(position), what}; }
