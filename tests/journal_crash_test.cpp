@@ -197,7 +197,7 @@ void no_orphans(const disk& files, std::uint64_t segments) {
     const auto has = [&](const std::string& name) { return std::binary_search(names.begin(), names.end(), name); };
     std::uint64_t logs = 0;
     for (const std::string& name : names) {
-        logs += name.ends_with(".log") ? 1 : 0;
+        logs += name.ends_with(".log") || name.ends_with(".srv") ? 1 : 0;
         const bool lonely = name.ends_with(".idx") && !has(name.substr(0, name.size() - 4) + ".log");
         if (lonely || name.ends_with(".new")) { throw std::runtime_error("an orphan: " + name); }
     }

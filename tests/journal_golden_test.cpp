@@ -186,7 +186,10 @@ TEST_CASE("golden journal: what each version wrote is read") {
         }
         CHECK(n == 20);
         CHECK(sum == 190);
-        if (version == 1) { continue; }
+        if (version == 1) {
+            disk.compact();
+            continue;
+        }
 
         CHECK(disk.in_doubt() == std::vector<std::string>{"undecided"});
         mailroom::queue<order, mailroom::journal> once(disk, "once", {.deduplicate = {.until_settled = true}});
@@ -204,5 +207,7 @@ TEST_CASE("golden journal: what each version wrote is read") {
         CHECK((*only)->symbol == std::string(4000, 'x'));
         CHECK(left.statistics().ready == 0);
         only->release();
+        disk.compact(); // what lies elsewhere by now goes elsewhere again
+        CHECK(disk.verify().intact);
     }
 }

@@ -106,13 +106,16 @@ void little(engine& e, std::uint32_t queue, std::uint32_t topic) {
     e.unsubscribe(topic, "mail");
 }
 
-/// A journal of three segments. A crash has left it, so the end has to be found.
+/// A journal of three segments, and one of survivors. A crash has left it, so the end has to be found.
 simulated_files make_disk() {
     simulated_files disk;
     engine e("j", options(), disk);
     const std::uint32_t queue = declare(e, "queue", {});
     const std::uint32_t topic = declare(e, "topic", {.kind = endpoint_kind::topic, .partitions = 2, .dedup_window = std::int64_t{1} << 60});
     for (const std::uint32_t stream : {queue, topic, topic + 1}) { e.attach(stream, nobody); }
+    for (int i = 0; i < 4; ++i) { send(e, queue, 16'000); }
+    settle(e, 1, 1, 2); // two survive
+    static_cast<void>(e.compact(nullptr));
     for (int i = 0; i < 2; ++i) {
         little(e, queue, topic);
         for (int k = 0; k < 2; ++k) { send(e, queue, 30'000); }
@@ -149,7 +152,7 @@ std::uint64_t mend(std::span<std::byte> file, const journal_id& id, std::uint64_
     return chain;
 }
 
-std::uint64_t first_of(const std::string& path) { return *position_in(std::string_view(path).substr(2), ".log"); }
+std::uint64_t first_of(const std::string& path) { return *position_in(std::string_view(path).substr(2), path.ends_with(".srv") ? ".srv" : ".log"); }
 
 /// The same journal under an id that is always the same: inputs stay what they are from run to run.
 journal_id rename_journal(simulated_files& disk) {
@@ -158,6 +161,11 @@ journal_id rename_journal(simulated_files& disk) {
     std::uint64_t chain = 0;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> chains{{0, 0}}; // at which position
     for (const std::string& path : disk.files()) {
+        if (path.ends_with(".srv")) {
+            bytes file = disk.contents(path);
+            mend(file, id, first_of(path), 0);
+            disk.set_contents(path, file);
+        }
         if (!path.ends_with(".log")) { continue; }
         bytes file = disk.contents(path);
         chain = mend(file, id, first_of(path), chain);

@@ -5,6 +5,7 @@
 //   bit 1   in the place of the segment in the middle, not of the last
 //   bit 2   there is no manifest: everything is read
 //   bit 3   there are no files beside the segments
+//   bit 4   in the place of the segment of survivors
 // Then the journal is opened with on_damage::salvage, verified, written to, compacted, verified, closed; and all that once more.
 //
 //   clang++-16 -std=c++20 -g -O1 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/segment_fuzz.cpp -o segment_fuzz
@@ -107,13 +108,16 @@ void little(engine& e, std::uint32_t queue, std::uint32_t topic) {
     e.unsubscribe(topic, "mail");
 }
 
-/// A journal of three segments. A crash has left it, so the end has to be found.
+/// A journal of three segments, and one of survivors. A crash has left it, so the end has to be found.
 simulated_files make_disk() {
     simulated_files disk;
     engine e("j", options(), disk);
     const std::uint32_t queue = declare(e, "queue", {});
     const std::uint32_t topic = declare(e, "topic", {.kind = endpoint_kind::topic, .partitions = 2, .dedup_window = std::int64_t{1} << 60});
     for (const std::uint32_t stream : {queue, topic, topic + 1}) { e.attach(stream, nobody); }
+    for (int i = 0; i < 4; ++i) { send(e, queue, 16'000); }
+    settle(e, 1, 1, 2); // two survive
+    static_cast<void>(e.compact(nullptr));
     for (int i = 0; i < 2; ++i) {
         little(e, queue, topic);
         for (int k = 0; k < 2; ++k) { send(e, queue, 30'000); }
@@ -130,6 +134,13 @@ std::string path_of(std::size_t which, const simulated_files& disk) {
         if (f.ends_with(".log")) { logs.push_back(f); }
     }
     return logs.at(which);
+}
+
+std::string survivors_in(const simulated_files& disk) {
+    for (const std::string& f : disk.files()) {
+        if (f.ends_with(".srv")) { return f; }
+    }
+    std::abort();
 }
 
 /// Gives checksums to whatever has the outline of a segment, as one of journal `id` that begins at `first`; returns that of the last batch.
@@ -158,7 +169,7 @@ std::uint64_t mend(std::span<std::byte> file, const journal_id& id, std::uint64_
     return chain;
 }
 
-std::uint64_t first_of(const std::string& path) { return *position_in(std::string_view(path).substr(2), ".log"); }
+std::uint64_t first_of(const std::string& path) { return *position_in(std::string_view(path).substr(2), path.ends_with(".srv") ? ".srv" : ".log"); }
 
 /// The same journal under an id that is always the same: inputs stay what they are from run to run.
 journal_id rename_journal(simulated_files& disk) {
@@ -167,6 +178,11 @@ journal_id rename_journal(simulated_files& disk) {
     std::uint64_t chain = 0;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> chains{{0, 0}}; // at which position
     for (const std::string& path : disk.files()) {
+        if (path.ends_with(".srv")) {
+            bytes file = disk.contents(path);
+            mend(file, id, first_of(path), 0);
+            disk.set_contents(path, file);
+        }
         if (!path.ends_with(".log")) { continue; }
         bytes file = disk.contents(path);
         chain = mend(file, id, first_of(path), chain);
@@ -236,7 +252,7 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
     the_id = rename_journal(the_disk);
     bytes first = the_disk.contents(path_of(0, the_disk)), middle = the_disk.contents(path_of(1, the_disk)),
           last = the_disk.contents(path_of(2, the_disk));
-    chain_before_middle = mend(first, the_id, 0, 0);
+    chain_before_middle = mend(first, the_id, first_of(path_of(0, the_disk)), 0);
     chain_before_last = mend(middle, the_id, first_of(path_of(1, the_disk)), chain_before_middle);
     if (const char* const where = std::getenv("MAILROOM_FUZZ_SEEDS")) {
         write_seed(where, "last", 0, last);
@@ -244,6 +260,9 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
         write_seed(where, "last_without_manifest", 5, last);
         write_seed(where, "middle_mended", 3, middle);
         write_seed(where, "middle_without_manifest", 15, middle);
+        const bytes survivors = the_disk.contents(survivors_in(the_disk));
+        write_seed(where, "survivors_mended", 17, survivors);
+        write_seed(where, "survivors_without_manifest", 21, survivors);
         std::exit(0);
     }
     return 0;
@@ -257,8 +276,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     bytes file(size - 1);
     if (size > 1) { std::memcpy(file.data(), data + 1, size - 1); }
     const bool is_middle = (how & 2u) != 0;
-    const std::string path = path_of(is_middle ? 1 : 2, disk);
-    if ((how & 1u) != 0) { mend(file, the_id, first_of(path), is_middle ? chain_before_middle : chain_before_last); }
+    const bool is_of_survivors = (how & 16u) != 0;
+    const std::string path = is_of_survivors ? survivors_in(disk) : path_of(is_middle ? 1 : 2, disk);
+    if ((how & 1u) != 0) { mend(file, the_id, first_of(path), is_of_survivors ? 0 : is_middle ? chain_before_middle : chain_before_last); }
     disk.set_contents(path, file);
     for (const std::string& name : disk.files()) {
         const bool is_manifest = name.find("MANIFEST") != std::string::npos;

@@ -242,6 +242,31 @@ TEST_CASE("catalog: what each stream refused is added up, and lasts") {
     CHECK(c.stream(3).refused == refusals{5, 200});
 }
 
+TEST_CASE("catalog: what is said of a survivor segment makes sense, or is refused") {
+    catalog c = make_catalog();
+    const auto list = [](std::uint64_t first, std::uint64_t length, std::uint64_t stream, std::uint64_t skip) {
+        return numbers({first, length, 1, stream, 7, skip});
+    };
+    take(c, record_kind::survivors, 0, list(0, 200, 1, 192));
+    take(c, record_kind::survivors, 0, list(most_survivors - 1, 200, 4, 64));
+    CHECK(refuses(c, record_kind::survivors, 0, list(most_survivors, 200, 1, 64)));
+    CHECK(refuses(c, record_kind::survivors, 0, list(0, most_survivors, 1, 64)));
+    CHECK(refuses(c, record_kind::survivors, 0, list(0, 200, 1, 200)));
+    CHECK(refuses(c, record_kind::survivors, 0, list(0, 200, 5, 64)));
+    CHECK(refuses(c, record_kind::survivors, 0, list(0, 200, std::uint64_t{1} << 32, 64)));
+    survivor_list l{.first = survivors_from + 64, .length = 500, .places = {{1, 2, 64}, {3, 4, 128}}};
+    const bytes b = payload([&](wire_writer& to) { l.write(to); });
+    wire_reader from(b);
+    const survivor_list again = survivor_list::read(from);
+    CHECK(from.at_end());
+    CHECK(again.first == l.first);
+    CHECK(again.length == l.length);
+    REQUIRE(again.places.size() == 2);
+    CHECK(again.places[1].stream == 3);
+    CHECK(again.places[1].offset == 4);
+    CHECK(again.places[1].skip == 128);
+}
+
 TEST_CASE("catalog: a message is wanted until every subscription has settled it") {
     catalog c = make_catalog();
     CHECK(!c.is_wanted(1, 0));
@@ -350,7 +375,8 @@ std::vector<sample> samples() {
             {"schema", record_kind::schema, 2, payload([](wire_writer& to) { catalog::write_schema(to, newer); }), 0},
             {"subscription", record_kind::subscription, 2, subscription_of("new", 300, 8, {image, cursor_image(0), image}), 0},
             {"removal", record_kind::removal, 2, text("audit"), 0},
-            {"refused", record_kind::refused, 3, numbers({300, 2}), 0}};
+            {"refused", record_kind::refused, 3, numbers({300, 2}), 0},
+            {"survivors", record_kind::survivors, 0, numbers({64, 3000, 2, 1, 3, 64, 3, 200, 1000}), 0}};
 }
 
 // Everything a journal asks of a catalog, whatever it was made of.

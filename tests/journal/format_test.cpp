@@ -132,7 +132,7 @@ TEST_CASE("format: the numbers of the kinds of records are stored, so they stay"
     const record_kind kinds[] = {record_kind::message,    record_kind::moved,         record_kind::settlements, record_kind::place,
                                  record_kind::deliveries, record_kind::endpoint,      record_kind::schema,      record_kind::subscription,
                                  record_kind::removal,    record_kind::deduplication, record_kind::prepared,    record_kind::verdict,
-                                 record_kind::produced,   record_kind::refused};
+                                 record_kind::produced,   record_kind::refused,       record_kind::survivors};
     unsigned number = 1;
     for (const record_kind k : kinds) { CHECK(static_cast<unsigned>(k) == number++); }
 }

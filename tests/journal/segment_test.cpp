@@ -221,6 +221,14 @@ TEST_CASE("segment: its names, its end, and where a position is in its file") {
     segment<simulated_files> s("some/where", 65'536);
     CHECK(s.path() == "some/where/00000000000000065536.log");
     CHECK(s.index_path() == "some/where/00000000000000065536.idx");
+    CHECK_FALSE(s.holds_survivors());
+    segment<simulated_files> others("some/where", survivors_from + 8);
+    CHECK(others.holds_survivors());
+    CHECK(others.path() == "some/where/09223372036854775816.srv");
+    CHECK(others.byte_of(survivors_from + 72) == segment_header::size + 64);
+    CHECK(others.messages() == 0);
+    others.add_survivors(3);
+    CHECK(others.messages() == 3);
     CHECK(s.end() == s.first());
     s.set_end(70'000);
     CHECK(s.end() == 70'000);

@@ -143,6 +143,45 @@ struct prepared_content {
     }
 };
 
+/// Messages that lie in a survivor segment from now on.
+struct survivor_list {
+    struct place {
+        std::uint32_t stream = 0;
+        mailroom::offset offset = 0;
+        std::uint64_t skip = 0; // their positions less that of the segment
+    };
+    std::uint64_t first = 0;  // position of the segment
+    std::uint64_t length = 0; // of what is in it, with them
+    std::vector<place> places;
+
+    void write(wire_writer& to) const {
+        to.var(first - survivors_from);
+        to.var(length);
+        to.var(places.size());
+        for (const place& p : places) {
+            to.var(p.stream);
+            to.var(p.offset);
+            to.var(p.skip);
+        }
+    }
+    static survivor_list read(wire_reader& from) {
+        survivor_list l;
+        const std::uint64_t first = from.var();
+        l.length = from.var();
+        if (first >= most_survivors || l.length >= most_survivors) { fail(errc::corrupt, "a survivor segment at an impossible place"); }
+        l.first = survivors_from + first;
+        for (std::size_t n = from.count(3); n != 0; --n) {
+            place p;
+            p.stream = from.var_as<std::uint32_t>();
+            p.offset = from.var();
+            p.skip = from.var();
+            if (p.skip >= l.length) { fail(errc::corrupt, "a message beyond the end of its segment"); }
+            l.places.push_back(p);
+        }
+        return l;
+    }
+};
+
 class catalog {
 public:
     const std::map<std::uint32_t, endpoint_entry>& endpoints() const noexcept { return endpoints_; }
@@ -245,6 +284,9 @@ public:
             known_stream(r.head.stream).refused += more;
             break;
         }
+        case record_kind::survivors:
+            for (const survivor_list::place& p : survivor_list::read(from).places) { known_stream(p.stream); }
+            break;
         default: fail(errc::corrupt, "a record of unknown kind");
         }
     }

@@ -27,7 +27,7 @@
 
 namespace mailroom::detail {
 
-/// 2 knows transactions and numbered producers, 3 what was refused; what 1 and 2 wrote is read.
+/// 2 knows transactions and numbered producers, 3 what was refused, and survivor segments; what 1 and 2 wrote is read.
 inline constexpr std::uint32_t format_version = 3, oldest_format_version = 1;
 inline constexpr bool is_read(std::uint32_t version) noexcept { return version >= oldest_format_version && version <= format_version; }
 
@@ -72,6 +72,9 @@ inline std::uint64_t checksum(bytes_view b, const hash_key& key) noexcept { retu
 /// Everything in the commit stream begins at a multiple of this.
 inline constexpr std::size_t alignment = 8;
 constexpr std::size_t padded(std::size_t n) noexcept { return (n + alignment - 1) / alignment * alignment; }
+
+/// Positions from here on are no places in the commit stream, but in survivor segments: what verifies there does so nowhere else.
+inline constexpr std::uint64_t survivors_from = std::uint64_t{1} << 63, most_survivors = survivors_from / 2;
 
 /// A random number that tells one journal from all others.
 using journal_id = std::array<std::byte, 16>;
@@ -180,6 +183,7 @@ enum class record_kind : std::uint16_t {
     verdict = 12,       // whether it took place: then its messages and settlements are in the same batch
     produced = 13,      // the number that a producer gave the message before this record
     refused = 14,       // how many more messages a stream has not taken
+    survivors = 15,     // messages that lie in a survivor segment from now on
 };
 
 /// In front of each record.

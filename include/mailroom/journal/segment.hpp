@@ -4,6 +4,9 @@
 // "<first position>.idx", which is made again from the segment when it is missing or wrong: it is never trusted over the segment, for each
 // record read is verified against its own place.
 //
+// A survivor segment is a file of its own, beside the stream: copies of the messages that somebody still wanted of segments that went. Its positions
+// are from `survivors_from` on; where which message lies in it, only the engine knows.
+//
 // Threads: `add` and `seal` belong to whoever commits; reading may go on beside them for what was there before. A segment whose file is gone
 // stays readable for those who have it open.
 #pragma once
@@ -115,7 +118,9 @@ public:
     /// The position after its last batch.
     std::uint64_t end() const noexcept { return end_; }
     void set_end(std::uint64_t end) noexcept { end_ = end; }
-    std::string path() const { return directory_ + '/' + file_name(first_, ".log"); }
+    bool holds_survivors() const noexcept { return first_ >= survivors_from; }
+    std::string name() const { return file_name(first_, holds_survivors() ? ".srv" : ".log"); }
+    std::string path() const { return directory_ + '/' + name(); }
     std::string index_path() const { return directory_ + '/' + file_name(first_, ".idx"); }
     std::uint64_t byte_of(std::uint64_t position) const noexcept { return segment_header::size + (position - first_); }
     bool sealed() const noexcept { return sealed_; }
@@ -139,6 +144,14 @@ public:
     }
 
     // ------------------------------------------------------------------------------------------------------------------------- index
+
+    /// How many messages were ever put here.
+    std::uint64_t messages() const noexcept {
+        std::uint64_t n = survivors_;
+        for (const run& r : runs_) { n += r.count; }
+        return n;
+    }
+    void add_survivors(std::uint64_t n) noexcept { survivors_ += n; }
 
     const std::vector<run>& runs() const noexcept { return runs_; }
     void set_runs(std::vector<run> runs) noexcept {
@@ -277,6 +290,7 @@ private:
     const std::string directory_;
     const std::uint64_t first_;
     std::uint64_t end_;
+    std::uint64_t survivors_ = 0;
     bool sealed_ = false;
 
     std::mutex mutex_; // the handles

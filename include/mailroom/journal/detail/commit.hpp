@@ -549,6 +549,9 @@ void log_engine<Files>::take(const record& r, const segment_ptr& where) {
         take_place(r, where);
     } else if (r.head.kind == record_kind::moved) {
         moved_[r.head.stream].insert_or_assign(r.head.offset, spot{where, r.head.position});
+    } else if (r.head.kind == record_kind::survivors) {
+        wire_reader from(r.payload);
+        switch_to(survivor_list::read(from));
     }
 }
 

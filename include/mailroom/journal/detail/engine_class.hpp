@@ -18,6 +18,8 @@
 //   4. A segment is begun when all before the last are on stable storage, and, where sends wait for the disk, the last too. Its header says how far. So
 //      only the last two may hold anything unsynced, and no send waits for what it was not told to wait for.
 //   5. A segment's file goes when nothing in it is wanted and neither of the two manifests names it.
+//   6. What a record says to lie in a survivor segment is on stable storage there before the record is placed. Until the record is committed, it is
+//      read from where it was; from then on from there. So a survivor segment that no committed record speaks of is one that a crash left over.
 //
 // Locks: `declaring_` and `upkeep_` before `mutex_` (what gathers) before `state_` (what is committed) before a segment's. Foreign code runs under none; listeners store their
 // heads under `state_`.
@@ -298,13 +300,22 @@ private:
     failure sync_failed(const std::string& path, const std::error_code& ec) noexcept;
     std::vector<std::byte> encode_state(bool clean);
     bool is_wanted(const segment_ptr& s, std::uint64_t* live = nullptr);
+    std::uint64_t live_in_runs(const segment_ptr& s, bool only_whether);
     bool is_live(std::uint32_t stream, offset o);
     offset retained_from(std::uint32_t stream) noexcept;
     bool is_queue(std::uint32_t stream) const noexcept;
     void find_retained();
     bool is_mostly_dead(const segment_ptr& s);
-    std::size_t retire();
-    std::uint64_t move_survivors(const segment_ptr& s, std::size_t most);
+    using entries_by_segment = std::unordered_map<const segment<Files>*, std::uint64_t>;
+    entries_by_segment count_moved();
+    std::size_t retire(std::size_t allowance);
+    std::size_t switch_over(batch& copies, survivor_list& list);
+    void copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list);
+    failure write_survivors(batch& b);
+    void end_survivors() noexcept;
+    bool is_switching();
+    bool may_drop(const segment_ptr& s) noexcept;
+    void switch_to(const survivor_list& l);
     bool keep_spare(const std::string& path);
     void remove_spares(int but);
     void remove_doomed();
@@ -317,8 +328,9 @@ private:
     bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
     bool is_stored(const segment_ptr& s) noexcept {
         const std::lock_guard lock(state_);
-        const auto at = segments_.find(s->first());
-        return at != segments_.end() && at->second == s;
+        const auto& all = s->holds_survivors() ? survivors_ : segments_;
+        const auto at = all.find(s->first());
+        return at != all.end() && at->second == s;
     }
     bool has_left(const segment_ptr& s, std::uint32_t stream, offset o) noexcept;
     unsigned read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
@@ -351,6 +363,11 @@ private:
     void report(const std::string& path, std::uint64_t byte, std::string what);
     std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
     std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from);
+    void expect_segments(std::map<std::uint64_t, segment_ptr>& all, const std::vector<std::string>& names);
+    const char* look_at_survivors(const segment_ptr& s, std::uint64_t until);
+    bool know_survivors(const record& r);
+    void salvage_survivors(const std::vector<std::string>& names);
+    void free_survivors(const std::vector<std::string>& names);
     void apply_recovered(const record& r, const segment_ptr& s);
     void open_last(const segment_ptr& last, std::uint64_t at);
     void begin_anew();
@@ -369,6 +386,8 @@ private:
     std::map<std::uint32_t, offset> suspects_; // fixed once it is open
     bool read_only_ = false;
     bool is_new_ = false;
+    bool has_no_manifest_ = false;                               // while it is opened
+    std::vector<std::pair<std::string, const char*>> not_found_; // while it is opened: survivor segments that cannot be read, and why
 
     std::mutex declaring_; // one at a time, for numbers are given by what is committed
     std::mutex mutex_;     // what gathers
@@ -406,6 +425,8 @@ private:
     std::mutex state_; // what is committed
     catalog catalog_;
     std::map<std::uint64_t, segment_ptr> segments_;
+    std::map<std::uint64_t, segment_ptr> survivors_;                  // survivor segments
+    std::uint64_t next_survivor_ = survivors_from;                    // positions from here on are nobody's
     std::unordered_map<std::uint32_t, std::vector<extent>> extents_;  // in the order of their offsets
     std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_; // messages that lie elsewhere now
     bool is_whole_ = true;                                            // not while, or after, only some records of a batch were taken in
@@ -423,6 +444,13 @@ private:
     };
     std::vector<doomed> doomed_;
     std::atomic<std::uint64_t> spares_{0}; // a bit for each file that is there
+    // What is being put into survivor segments; with `upkeep_`.
+    segment_ptr survivors_to_;             // or nullptr: the next messages begin another
+    std::shared_ptr<file> survivors_file_; // of it
+    std::uint64_t survivors_chain_ = 0;    // the checksum of the last batch header there
+    ticket switch_;                        // of the record that was placed last
+    segment_ptr switching_;                // which speaks of this one; nullptr: what became of it is known
+    std::set<std::uint64_t> unsure_;       // survivor segments that a record may yet speak of, though it was said to have failed
     std::atomic<bool> no_space_{false}; // the last failure was that
     std::atomic<std::uint64_t> segments_freed_{0};
     std::atomic<std::uint64_t> messages_moved_{0};

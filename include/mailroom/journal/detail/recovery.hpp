@@ -69,7 +69,10 @@ void log_engine<Files>::close() noexcept {
     // Deliveries may keep this for a long time yet; the directory is free now.
     {
         const std::lock_guard held(state_);
-        for (const auto& [first, s] : segments_) { s->close(); }
+        for (const auto* const all : {&segments_, &survivors_}) {
+            for (const auto& [first, s] : *all) { s->close(); }
+        }
+        end_survivors();
     }
     current_file_.reset();
     static_cast<void>(files_.close(lock_file_));
@@ -101,7 +104,7 @@ void log_engine<Files>::lock_directory() {
     if (const auto unknown = files_.identity(directory_, identity_)) { io_failure("cannot look at", directory_, unknown).raise(); }
     for (const std::string& n : names) { // a directory of somebody else's is left as it is
         const bool ours = n == manifest_name || n == old_manifest_name || n == new_manifest_name || n == lock_name || spare_in(n) ||
-                          position_in(n, ".log") || position_in(n, ".idx");
+                          position_in(n, ".log") || position_in(n, ".idx") || position_in(n, ".srv");
         if (!ours) {
             fail(errc::invalid, "'" + directory_ + "' holds '" + n + "', which is no file of a journal: a journal wants a directory of its own");
         }
@@ -141,7 +144,7 @@ void log_engine<Files>::open_all() {
     }
     {
         const std::lock_guard lock(state_);
-        recovered_.segments = segments_.size();
+        recovered_.segments = segments_.size() + survivors_.size();
     }
     recovered_.bytes = bytes_stored();
     start(open_, applied_);
@@ -185,6 +188,8 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         if (wrong == other_version) { fail(errc::corrupt, path + ": " + wrong); }
         report(path, 0, wrong);
         segments_.clear();
+        survivors_.clear();
+        next_survivor_ = survivors_from;
         extents_.clear();
         moved_.clear();
         catalog_ = catalog();
@@ -217,6 +222,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         report(directory_ + '/' + manifest_name, 0, "the file is missing");
     }
     // Without a manifest everything is read, from the first segment on.
+    has_no_manifest_ = true;
     for (const std::string& n : names) {
         const auto first = position_in(n, ".log");
         if (!first) { continue; }
@@ -264,13 +270,30 @@ bool log_engine<Files>::decode_state(bytes_view body, std::uint32_t version) {
         }
         segments_.emplace(first, std::move(s));
     }
+    if (version >= 3) {
+        for (std::size_t n = from.count(3); n != 0; --n) {
+            const std::uint64_t first = from.var(), length = from.var(), messages = from.var();
+            if (first >= most_survivors || length >= most_survivors) { return false; }
+            if (survivors_from + first < next_survivor_) { return false; }
+            next_survivor_ = survivors_from + first + length;
+            auto s = std::make_shared<segment<Files>>(directory_, survivors_from + first);
+            s->set_end(next_survivor_);
+            s->add_survivors(messages);
+            s->seal();
+            survivors_.emplace(s->first(), std::move(s));
+        }
+        const std::uint64_t next = from.var();
+        if (next >= 2 * most_survivors || survivors_from + next < next_survivor_ || next % alignment != 0) { return false; }
+        next_survivor_ = survivors_from + next;
+    }
     for (std::size_t n = from.count(3); n != 0; --n) {
         auto& all = moved_[from.var_as<std::uint32_t>()];
         for (std::size_t i = from.count(3); i != 0; --i) {
             const offset o = from.var();
-            const auto where = segments_.find(from.var());
-            const std::uint64_t skip = from.var();
-            if (where == segments_.end()) { return false; }
+            const std::uint64_t first = from.var(), skip = from.var();
+            const auto& among = first >= survivors_from ? survivors_ : segments_;
+            const auto where = among.find(first);
+            if (where == among.end()) { return false; }
             all.insert_or_assign(o, spot{where->second, where->first + skip});
         }
     }
@@ -288,10 +311,10 @@ bool log_engine<Files>::decode_state(bytes_view body, std::uint32_t version) {
     return true;
 }
 
+/// Segments the manifest names have to be there. One that is listed in the old manifest only may have gone since.
 template <class Files>
-void log_engine<Files>::recover(std::vector<std::string>& names) {
-    // Segments the manifest names have to be there. One that is listed in the old manifest only may have gone since.
-    for (auto at = segments_.begin(); at != segments_.end();) {
+void log_engine<Files>::expect_segments(std::map<std::uint64_t, segment_ptr>& all, const std::vector<std::string>& names) {
+    for (auto at = all.begin(); at != all.end();) {
         const segment_ptr s = at->second;
         ++at;
         auto opened = s->open(files_, open_mode::read);
@@ -301,7 +324,7 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
         std::uint32_t version = 0;
         const char* wrong = "the file is missing or cannot be opened";
         bool is_foreign = false;
-        if (!opened && std::binary_search(names.begin(), names.end(), file_name(s->first(), ".log"))) { opened.error().raise(); }
+        if (!opened && std::binary_search(names.begin(), names.end(), s->name())) { opened.error().raise(); }
         if (opened) {
             if (const auto ec = read_all(files_, **opened, 0, head, got)) { io_failure("cannot read", s->path(), ec).raise(); }
             wrong = segment_header::decode(std::span(head).first(got), h, version);
@@ -327,15 +350,118 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
             for (const run& r : s->runs()) {
                 std::erase_if(extents_[r.stream], [&](const extent& e) { return e.where == s; });
             }
-            for (auto& [stream, all] : moved_) {
-                std::erase_if(all, [&](const auto& m) { return m.second.where == s; });
+            for (auto& [stream, places] : moved_) {
+                std::erase_if(places, [&](const auto& m) { return m.second.where == s; });
             }
-            segments_.erase(s->first());
+            all.erase(s->first());
         }
         limit_open_files(s);
     }
+}
+
+/// What is wrong with a survivor segment that is to reach until there, or nullptr.
+template <class Files>
+const char* log_engine<Files>::look_at_survivors(const segment_ptr& s, std::uint64_t until) {
+    auto opened = s->open(files_, open_mode::read);
+    if (!opened) { return "the file is missing or cannot be opened"; }
+    std::array<std::byte, segment_header::size> head;
+    std::size_t got = 0;
+    std::uint64_t size = 0;
+    if (read_all(files_, **opened, 0, head, got) || files_.size(**opened, size)) { return "the file cannot be read"; }
+    segment_header h;
+    std::uint32_t version = 0;
+    if (const char* const wrong = segment_header::decode(std::span(head).first(got), h, version)) { return wrong; }
+    if (h.id != id_ || h.first != s->first()) { return "the file is a segment of another journal, or another one of this"; }
+    return size < s->byte_of(until) ? "the file is shorter than it was" : nullptr;
+}
+
+/// A record speaks of a survivor segment: no, it cannot be had. What it speaks of is then where it was: that has not gone before the next checkpoint.
+template <class Files>
+bool log_engine<Files>::know_survivors(const record& r) {
+    if (has_no_manifest_) { return false; } // all of them are looked for
+    wire_reader from(r.payload);
+    const survivor_list l = survivor_list::read(from);
+    const auto known = survivors_.find(l.first);
+    const segment_ptr s = known != survivors_.end() ? known->second : std::make_shared<segment<Files>>(directory_, l.first);
+    if (const char* const wrong = look_at_survivors(s, l.first + l.length)) {
+        not_found_.emplace_back(s->path(), wrong);
+        return false;
+    }
+    s->seal();
+    survivors_.emplace(l.first, s);
+    limit_open_files(s);
+    return true;
+}
+
+/// Without a manifest nobody says what survivor segments hold: they do.
+template <class Files>
+void log_engine<Files>::salvage_survivors(const std::vector<std::string>& names) {
+    for (const std::string& n : names) {
+        const auto first = position_in(n, ".srv");
+        if (!first || *first < survivors_from || *first - survivors_from >= most_survivors) { continue; }
+        const auto s = std::make_shared<segment<Files>>(directory_, *first);
+        if (const char* const wrong = look_at_survivors(s, *first)) {
+            not_found_.emplace_back(s->path(), wrong);
+            continue;
+        }
+        std::uint64_t size = 0;
+        if (files_.size(**s->open(files_, open_mode::read), size)) { continue; }
+        std::vector<damage> damages;
+        scan(
+            s, *first + (size - segment_header::size),
+            [&](const batch_header& b, const std::vector<record>& records, std::uint64_t) {
+                for (const record& r : records) {
+                    if (r.head.kind != record_kind::moved || !catalog_.streams().contains(r.head.stream)) { continue; }
+                    stretch known;
+                    std::array<std::uint64_t, 1> place;
+                    if (find(r.head.stream, r.head.offset, 1, known, place.data())) { continue; }
+                    moved_[r.head.stream].emplace(r.head.offset, spot{s, r.head.position});
+                    catalog_.skip_to(r.head.stream, r.head.offset + 1);
+                    s->add_survivors(1);
+                }
+                s->set_end(b.position + batch_header::size + b.length);
+            },
+            [&](damage d) { damages.push_back(std::move(d)); });
+        for (damage& d : damages) { // behind the last that is whole may be what a crash left
+            if (d.byte < s->byte_of(s->end())) { report(d.file, d.byte, std::move(d.what)); }
+        }
+        s->seal();
+        survivors_.emplace(*first, s);
+        limit_open_files(s);
+    }
+}
+
+/// Survivor segments that nothing speaks of go: a crash left them, or they were about to. Their positions are not used again.
+template <class Files>
+void log_engine<Files>::free_survivors(const std::vector<std::string>& names) {
+    for (const std::string& n : names) {
+        const auto first = position_in(n, ".srv");
+        if (!first) { continue; }
+        const std::string path = directory_ + '/' + n;
+        std::uint64_t size = 0;
+        file f;
+        if (until_done([&] { return files_.open(path, open_mode::read, f); }) || files_.size(f, size)) { size = options_.segment_bytes; }
+        if (*first >= survivors_from && *first - survivors_from < most_survivors && size < most_survivors) {
+            next_survivor_ = std::max(next_survivor_, *first + padded(static_cast<std::size_t>(size)));
+        }
+        if (!survivors_.contains(*first)) {
+            static_cast<void>(until_done([&] { return files_.remove(path); }));
+        }
+    }
+    for (const auto& [first, s] : survivors_) { next_survivor_ = std::max(next_survivor_, s->end()); }
+}
+
+template <class Files>
+void log_engine<Files>::recover(std::vector<std::string>& names) {
+    expect_segments(segments_, names);
+    expect_segments(survivors_, names);
     segment_ptr last;
     const std::uint64_t end = replay(last, names);
+    if (has_no_manifest_) { salvage_survivors(names); }
+    for (const auto& [path, wrong] : not_found_) {
+        if (wrong == other_version) { fail(errc::corrupt, path + ": " + wrong); }
+        report(path, 0, wrong);
+    }
     if (!recovered_.damages.empty()) { catalog_.skip_what_was_settled(); }
     const bool unclean = !recovered_.clean;
     if (unclean) {
@@ -350,6 +476,7 @@ void log_engine<Files>::recover(std::vector<std::string>& names) {
     incarnation_.fetch_add(1);
     open_last(last, end);
     applied_durable_ = durable_ = end;
+    free_survivors(names);
     // Files nobody knows: of a crash in the middle of making or removing one.
     for (const std::string& n : names) {
         const auto log = position_in(n, ".log"), index = position_in(n, ".idx");
@@ -451,7 +578,7 @@ void log_engine<Files>::apply_recovered(const record& r, const segment_ptr& s) {
         const auto known = catalog_.streams().find(r.head.stream);
         if (known == catalog_.streams().end() || r.head.offset < known->second.next) { fail(errc::corrupt, "a message out of order"); }
     }
-    take(r, s);
+    if (r.head.kind != record_kind::survivors || know_survivors(r)) { take(r, s); }
     ++recovered_.replayed;
 }
 
@@ -611,13 +738,14 @@ std::uint64_t log_engine<Files>::replay(segment_ptr& last, const std::vector<std
         r.jumped = true;
         recovered_.clean = false;
         std::uint64_t next = salvage_from(last, r.at);
+        const bool is_here = next != 0;
         if (next == 0) { next = first_after(std::max(r.at, last->first()), names); } // nothing more in this segment: the next one there is
         if (next == 0) {
             r.at = std::max(r.at, std::min(safe, last->end()));
             break;
         }
         r.at = next;
-        last->set_end(r.at);
+        if (is_here) { last->set_end(r.at); }
     }
     applied_chain_ = r.chain;
     return r.at;

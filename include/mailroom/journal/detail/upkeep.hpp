@@ -182,7 +182,7 @@ void log_engine<Files>::tend() noexcept {
             const std::lock_guard held(state_);
             if (!is_due()) { return; }
         }
-        retire();
+        retire(a_step);
         {
             const std::lock_guard held(state_);
             if (!is_whole_) { return; }
@@ -215,7 +215,7 @@ void log_engine<Files>::make_space() noexcept {
     } catch (...) {} // not even that fits: what is settled already may do
     try {
         remove_spares(1);
-        if (retire() == 0 && doomed_.empty()) { return; }
+        if (retire(0) == 0 && doomed_.empty()) { return; }
         for (int i = 0; i < 2; ++i) {
             if (checkpoint(false).kind() != errc{}) { return; }
             remove_doomed();
@@ -277,9 +277,9 @@ bool log_engine<Files>::is_live(std::uint32_t stream, offset o) {
     return at != slots_.end() && at->second.listener != nullptr && at->second.listener->next_retained(o) == o;
 }
 
-/// Whether a sealed segment holds messages somebody wants; and how many at most. Under `state_`.
+/// How many of the messages that were sent into a sealed segment are wanted, and still to be found there. Under `state_`.
 template <class Files>
-bool log_engine<Files>::is_wanted(const segment_ptr& s, std::uint64_t* live) {
+std::uint64_t log_engine<Files>::live_in_runs(const segment_ptr& s, bool only_whether) {
     std::uint64_t n = 0;
     for (const run& r : s->runs()) {
         const offset end = r.first + r.count, kept = std::max(r.first, retained_from(r.stream));
@@ -299,8 +299,16 @@ bool log_engine<Files>::is_wanted(const segment_ptr& s, std::uint64_t* live) {
             }
         }
         n += here;
-        if (n != 0 && live == nullptr) { return true; }
+        if (n != 0 && only_whether) { return n; }
     }
+    return n;
+}
+
+/// Whether a sealed segment holds messages somebody wants; and how many at most. Under `state_`.
+template <class Files>
+bool log_engine<Files>::is_wanted(const segment_ptr& s, std::uint64_t* live) {
+    std::uint64_t n = live_in_runs(s, live == nullptr);
+    if (n != 0 && live == nullptr) { return true; }
     for (const auto& [stream, all] : moved_) {
         for (const auto& [o, where] : all) {
             if (where.where == s && is_live(stream, o)) {
@@ -319,7 +327,7 @@ void log_engine<Files>::drop(const segment_ptr& s) {
     std::string log = s->path(), index = s->index_path();
     doomed_.reserve(doomed_.size() + 2); // no file is doomed of a segment that is not forgotten
     doomed_.push_back({std::move(log), 2});
-    doomed_.push_back({std::move(index), 2});
+    if (!s->holds_survivors()) { doomed_.push_back({std::move(index), 2}); }
     for (const run& r : s->runs()) {
         const auto at = extents_.find(r.stream);
         if (at == extents_.end()) { continue; }
@@ -329,14 +337,27 @@ void log_engine<Files>::drop(const segment_ptr& s) {
         std::erase_if(all, [&](const auto& m) { return m.second.where == s; });
     }
     std::erase(unindexed_, s);
-    segments_.erase(s->first());
+    (s->holds_survivors() ? survivors_ : segments_).erase(s->first());
     segments_freed_.fetch_add(1, std::memory_order_relaxed);
 }
 
-/// Lets go of what nobody wants, and moves what keeps a segment hostage. Returns how many segments went. With `upkeep_`.
+/// How many messages that were moved lie in each segment. Under `state_`.
 template <class Files>
-std::size_t log_engine<Files>::retire() {
+auto log_engine<Files>::count_moved() -> entries_by_segment {
+    entries_by_segment n;
+    for (const auto& [stream, all] : moved_) {
+        for (const auto& [o, where] : all) { ++n[where.where.get()]; }
+    }
+    return n;
+}
+
+/// Lets go of what nobody wants, and copies `allowance` bytes, or a little more, of what keeps segments hostage. Returns how many segments went.
+/// With `upkeep_`.
+template <class Files>
+std::size_t log_engine<Files>::retire(std::size_t allowance) {
+    if (is_switching()) { allowance = 0; }
     std::vector<segment_ptr> candidates;
+    entries_by_segment moved_there;
     {
         const std::lock_guard lock(state_);
         for (auto& [stream, all] : moved_) { // what is settled needs no place
@@ -345,36 +366,50 @@ std::size_t log_engine<Files>::retire() {
         for (const auto& [first, s] : segments_) {
             if (s != current_ && s->sealed()) { candidates.push_back(s); }
         }
+        moved_there = count_moved();
+        if (survivors_to_ != nullptr && switching_ == nullptr && survivors_to_->end() - survivors_to_->first() >= a_step &&
+            moved_there[survivors_to_.get()] * 8 <= survivors_to_->messages()) {
+            end_survivors();
+        }
+        for (const auto& [first, s] : survivors_) {
+            if (s != survivors_to_) { candidates.push_back(s); }
+        }
     }
     std::size_t gone = 0;
-    std::size_t allowance = a_step;
+    batch copies;
+    survivor_list list;
     for (const segment_ptr& s : candidates) {
-        std::uint64_t live = 0;
         {
             const std::lock_guard lock(state_);
-            std::uint64_t all = 0;
-            for (const run& r : s->runs()) { all += r.count; }
-            if (!is_wanted(s, &live)) {
+            // None was moved there since: what is being switched to is no candidate, or may not be dropped.
+            const auto moved = moved_there.find(s.get());
+            const std::uint64_t live = live_in_runs(s, false) + (moved != moved_there.end() ? moved->second : 0);
+            if (live == 0 && may_drop(s)) {
                 drop(s);
                 ++gone;
-                continue;
             }
-            if (live * 8 > all) { continue; } // worth its place
+            if (live == 0 || live * 8 > s->messages()) { continue; } // gone, or worth its place
         }
-        if (allowance != 0) {
-            const std::uint64_t bytes = move_survivors(s, allowance);
-            allowance -= static_cast<std::size_t>(std::min<std::uint64_t>(allowance, bytes));
-        }
+        if (copies.size() < allowance) { copy_survivors(s, allowance, copies, list); }
     }
+    try {
+        switch_over(copies, list);
+    } catch (...) {} // no room, or no memory: they stay where they are, until the next time
     return gone;
 }
 
-/// Puts messages of a segment that somebody wants into the open batch, up to `most` bytes. Returns how many bytes that were.
+/// Adds messages of a segment that somebody wants to a batch of a survivor segment, until it has `most` bytes.
 template <class Files>
-std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_t most) {
+void log_engine<Files>::copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list) {
     std::vector<std::pair<std::uint32_t, offset>> live;
     {
         const std::lock_guard lock(state_);
+        if (next_survivor_ - survivors_from >= most_survivors) { return; } // never, but for what a manifest was made to say
+        if (b.records == 0) {
+            if (survivors_to_ != nullptr && survivors_to_->byte_of(next_survivor_) >= options_.segment_bytes) { end_survivors(); }
+            start(b, next_survivor_);
+            list.first = survivors_to_ != nullptr ? survivors_to_->first() : next_survivor_;
+        }
         const auto add = [&](std::uint32_t stream, offset o) {
             const auto moved = moved_.find(stream);
             const bool elsewhere = moved != moved_.end() && moved->second.contains(o) && moved->second.at(o).where != s;
@@ -392,31 +427,148 @@ std::uint64_t log_engine<Files>::move_survivors(const segment_ptr& s, std::size_
             }
         }
     }
-    std::uint64_t done = 0;
     bool has_memory = true;
+    read_ahead ahead;
     for (const auto& [stream, o] : live) {
-        if (done >= most || !has_memory) { break; }
+        if (b.size() >= most) { return; }
         record_calls to(
-            [&, number = stream](unsigned, const record& r) {
+            [&](unsigned, const record& r) {
+                draft d;
+                d.kind = record_kind::moved;
+                d.stream = r.head.stream;
+                d.schema = r.head.schema;
+                d.properties = r.head.properties;
+                d.time = r.head.time;
+                d.length = r.head.length;
+                d.hash = r.head.hash; // of what was read, and is written
+                d.payload = {r.payload.data(), padded(r.payload.size())};
+                const std::uint64_t position = b.base + (b.bytes.empty() ? batch_header::size : b.size());
                 try {
-                    std::vector<std::byte> payload(r.payload.begin(), r.payload.end());
-                    draft d = make_draft(record_kind::moved, number, payload);
-                    d.schema = r.head.schema;
-                    d.properties = r.head.properties;
-                    d.time = r.head.time;
-                    d.offset = r.head.offset;
-                    if (place({&d, 1}, admission(), nullptr).taken) {
-                        done += d.whole();
-                        messages_moved_.fetch_add(1, std::memory_order_relaxed);
-                    }
+                    list.places.push_back({r.head.stream, r.head.offset, position - list.first});
+                    append(b, d, r.head.offset);
                 } catch (...) { has_memory = false; }
             },
             [](unsigned, const damage*) {});
-        read_ahead nothing_yet;
-        read(stream, o, 1, to, nothing_yet);
+        read(stream, o, 1, to, ahead);
+        if (!has_memory) { throw std::bad_alloc(); }
     }
-    if (!has_memory) { throw std::bad_alloc(); }
-    return done;
+}
+
+/// Puts copies of messages on the disk, and then, with one record, in the place of what they are copies of. Returns how many. Throws errc::io.
+template <class Files>
+std::size_t log_engine<Files>::switch_over(batch& copies, survivor_list& list) {
+    if (copies.records == 0) { return 0; }
+    if (failure why = write_survivors(copies); why.kind() != errc{}) { why.raise(); }
+    list.length = copies.base + copies.size() - list.first;
+    std::vector<std::byte> payload;
+    wire_writer to(payload);
+    list.write(to);
+    draft d = make_draft(record_kind::survivors, 0, payload);
+    d.offset = 0;
+    switch_.next = nullptr;
+    switch_.why = errc{};
+    switch_.waits = false;
+    switch_.done.store(0, std::memory_order_relaxed);
+    placed p = place({&d, 1}, admission(), &switch_);
+    if (!p.taken) { p.why.raise(); }
+    switching_ = survivors_to_;
+    messages_moved_.fetch_add(list.places.size(), std::memory_order_relaxed);
+    return list.places.size();
+}
+
+/// Puts a batch at the end of the survivor segment that is being written, or begins one with it. It is on stable storage when this returns.
+template <class Files>
+failure log_engine<Files>::write_survivors(batch& b) {
+    segment_ptr to = survivors_to_;
+    std::shared_ptr<file> f = survivors_file_;
+    const bool is_new = to == nullptr;
+    if (is_new) {
+        to = std::make_shared<segment<Files>>(directory_, b.base);
+        f = std::make_shared<file>();
+    }
+    {
+        const std::lock_guard lock(state_);
+        next_survivor_ = b.base + b.size(); // whatever becomes of it
+        end_survivors();                    // unless all of it works
+    }
+    const std::string path = to->path();
+    std::error_code ec;
+    if (is_new) {
+        ec = until_done([&] { return files_.open(path, open_mode::create, *f); });
+        if (ec) { return io_failure("cannot make", path, ec); }
+        std::array<std::byte, segment_header::size> head;
+        segment_header{.id = id_, .first = b.base, .incarnation = incarnation_, .durable_upto = b.base}.encode(head.data());
+        const bytes_view all(head);
+        ec = write_all(files_, *f, 0, {&all, 1});
+    }
+    const batch_header h{.records = b.records,
+                         .position = b.base,
+                         .length = b.size() - batch_header::size,
+                         .previous = is_new ? 0 : survivors_chain_,
+                         .incarnation = incarnation_,
+                         .durable_upto = 0,
+                         .time = std::chrono::duration_cast<duration>(clock_.wall().time_since_epoch()).count()};
+    const std::uint64_t check = h.encode(b.bytes.data(), seed_);
+    const bytes_view all(b.bytes);
+    if (!ec) { ec = write_all(files_, *f, to->byte_of(b.base), {&all, 1}); }
+    if (!ec) {
+        ec = until_done([&] { return files_.sync_all(*f); });
+    }
+    if (!ec && is_new) {
+        ec = until_done([&] { return files_.sync_directory(directory_); });
+    }
+    if (!ec && is_new) {
+        try {
+            const std::lock_guard lock(state_);
+            survivors_.emplace(to->first(), to);
+        } catch (...) { ec = std::make_error_code(std::errc::not_enough_memory); }
+    }
+    if (ec) {
+        if (is_new) {
+            static_cast<void>(until_done([&] { return files_.remove(path); }));
+        }
+        return io_failure("cannot write to", path, ec);
+    }
+    const std::lock_guard lock(state_);
+    survivors_to_ = std::move(to);
+    survivors_file_ = std::move(f);
+    survivors_chain_ = check;
+    return errc{};
+}
+
+/// The next survivors begin a segment of their own.
+template <class Files>
+void log_engine<Files>::end_survivors() noexcept {
+    survivors_to_.reset();
+    survivors_file_.reset();
+}
+
+/// Whether the record that was placed last is still to be committed. With `upkeep_`.
+template <class Files>
+bool log_engine<Files>::is_switching() {
+    if (switching_ == nullptr) { return false; }
+    if (!switch_.is_done()) { return true; }
+    // Where nobody was promised anything, what could not be written is kept, and written later.
+    if (switch_.why.kind() != errc{} && options_.durability == mailroom::durability::none) { unsure_.insert(switching_->first()); }
+    switching_.reset();
+    return false;
+}
+
+/// Whether no record can come that speaks of a segment nobody wants. With `upkeep_`.
+template <class Files>
+bool log_engine<Files>::may_drop(const segment_ptr& s) noexcept {
+    return s != switching_ && s != survivors_to_ && !unsure_.contains(s->first());
+}
+
+/// Messages lie in a survivor segment from now on. Under `state_`.
+template <class Files>
+void log_engine<Files>::switch_to(const survivor_list& l) {
+    const auto at = survivors_.find(l.first);
+    if (at == survivors_.end()) { return; } // one that cannot be read: they are where they were
+    const segment_ptr& s = at->second;
+    s->set_end(std::max(s->end(), l.first + l.length));
+    s->add_survivors(l.places.size());
+    for (const survivor_list::place& p : l.places) { moved_[p.stream].insert_or_assign(p.offset, spot{s, l.first + p.skip}); }
 }
 
 /// A file that no manifest names any more is kept to be written over. False: there are enough, or that failed. With `upkeep_`.
@@ -484,6 +636,13 @@ std::vector<std::byte> log_engine<Files>::encode_state(bool clean) {
             to.var(r.start);
         }
     }
+    to.var(survivors_.size());
+    for (const auto& [first, s] : survivors_) {
+        to.var(first - survivors_from);
+        to.var(s->end() - first);
+        to.var(s->messages());
+    }
+    to.var(next_survivor_ - survivors_from);
     to.var(moved_.size());
     for (const auto& [stream, all] : moved_) {
         to.var(stream);
@@ -574,7 +733,9 @@ template <class Files>
 std::uint64_t log_engine<Files>::bytes_stored() noexcept {
     const std::lock_guard lock(state_);
     std::uint64_t sum = 0;
-    for (const auto& [first, s] : segments_) { sum += segment_header::size + (s->end() - first); }
+    for (const auto* const all : {&segments_, &survivors_}) {
+        for (const auto& [first, s] : *all) { sum += segment_header::size + (s->end() - first); }
+    }
     return sum;
 }
 
@@ -601,8 +762,8 @@ void log_engine<Files>::find_retained() {
 /// Whether nobody wants most of what was sent into a segment. Under `state_`.
 template <class Files>
 bool log_engine<Files>::is_mostly_dead(const segment_ptr& s) {
-    std::uint64_t live = 0, messages = 0;
-    for (const run& r : s->runs()) { messages += r.count; }
+    std::uint64_t live = 0;
+    const std::uint64_t messages = s->messages();
     return messages != 0 && (!is_wanted(s, &live) || live * 2 <= messages);
 }
 
@@ -622,34 +783,50 @@ compact_report log_engine<Files>::compact(const progress& tell) {
     const std::lock_guard lock(upkeep_);
     {
         const std::lock_guard held(state_);
-        if (segments_.size() == 1 && current_->end() == current_->first()) {
+        if (segments_.size() == 1 && survivors_.empty() && current_->end() == current_->first()) {
             report.bytes_after = report.bytes_before;
             if (tell) { tell(1); }
             return report;
         }
     }
+    if (is_switching()) { flush(); }
     std::vector<segment_ptr> all;
     {
         const std::lock_guard held(state_);
-        for (const auto& [first, s] : segments_) {
-            if (s != current_ && s->sealed()) { all.push_back(s); }
+        if (survivors_to_ != nullptr && is_mostly_dead(survivors_to_)) { end_survivors(); }
+        for (const auto* const some : {&segments_, &survivors_}) {
+            for (const auto& [first, s] : *some) {
+                if (s != current_ && s != survivors_to_) { all.push_back(s); }
+            }
         }
     }
-    for (std::size_t i = 0; i < all.size(); ++i) {
+    batch copies;
+    survivor_list list;
+    const auto is_switched_over = [&] {
+        if (switch_over(copies, list) == 0) { return true; }
+        flush();
+        copies = batch();
+        list = survivor_list();
+        return !is_switching() && switch_.why.kind() == errc{};
+    };
+    bool goes_on = true;
+    for (std::size_t i = 0; i < all.size() && goes_on; ++i) {
         for (;;) {
             {
                 const std::lock_guard inner(state_);
                 if (!is_mostly_dead(all[i])) { break; }
             }
-            const std::uint64_t bytes = move_survivors(all[i], a_step);
-            if (bytes == 0) { break; }
-            flush();
+            copy_survivors(all[i], a_step, copies, list);
+            if (copies.size() < a_step) { break; } // with those of the next
+            goes_on = is_switched_over();
+            if (!goes_on) { break; }
         }
         if (tell) { tell(static_cast<double>(i + 1) / static_cast<double>(all.size() + 1)); }
     }
+    if (goes_on) { static_cast<void>(is_switched_over()); }
     flush();
     write_indexes();
-    retire();
+    retire(0);
     for (int i = 0; i < 2; ++i) { // what is in neither manifest may go
         if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
         remove_doomed();

@@ -26,10 +26,12 @@ verify_report log_engine<Files>::verify(const progress& tell) {
     std::uint64_t bytes = 0;
     {
         const std::lock_guard lock(state_);
-        for (const auto& [first, s] : segments_) {
-            all.push_back(s);
-            ends.push_back(s->end());
-            bytes += s->end() - first;
+        for (const auto* const some : {&segments_, &survivors_}) {
+            for (const auto& [first, s] : *some) {
+                all.push_back(s);
+                ends.push_back(s->end());
+                bytes += s->end() - first;
+            }
         }
     }
     const auto wrong = [&](damage d) {
