@@ -34,7 +34,7 @@ struct journal_options {
     mailroom::on_damage on_damage = mailroom::on_damage::refuse;
     mailroom::clock* clock = nullptr; ///< null: the system's
     /// Files of segments that are done with, kept to be written over, for that is quicker than to let a new one grow: so many at most, 0 .. 64,
-    /// `segment_bytes` each. A burst leaves them behind; `compact` gives them back, and a full disk all but one.
+    /// `segment_bytes` each. A burst leaves them behind; `compact`, and a full disk, give back all but one.
     unsigned spare_segments = 4;
 };
 

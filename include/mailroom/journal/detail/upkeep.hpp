@@ -831,7 +831,7 @@ compact_report log_engine<Files>::compact(const progress& tell) {
         if (failure why = checkpoint(false); why.kind() != errc{}) { why.raise(); }
         remove_doomed();
     }
-    remove_spares(0);
+    remove_spares(1);
     report.segments_freed = segments_freed_.load(std::memory_order_relaxed) - freed;
     report.messages_moved = messages_moved_.load(std::memory_order_relaxed) - moved;
     report.bytes_after = bytes_stored();
