@@ -399,7 +399,7 @@ private:
 
     upkeep_lock upkeep_; // one does it at a time
     std::uint64_t checkpointed_ = 0;
-    bool needs_old_ = false; // the manifest is damaged: the one before stays until there is a new one
+    bool needs_old_ = false;             // the manifest is damaged: the one before stays until there is a new one
     std::vector<segment_ptr> unindexed_; // sealed, the file beside them not written; under `state_`
     struct doomed {
         std::string path;
