@@ -620,6 +620,59 @@ TEST_CASE("journal damage: segments swapped, doubled, missing, empty, zeros, of 
     }
 }
 
+TEST_CASE("journal damage: salvage that is interrupted at any call loses nothing more") {
+    const disk killed;
+    std::vector<std::string> segments;
+    {
+        manual_clock clock;
+        sim_journal j("data", {.segment_bytes = 64 << 10, .clock = &clock}, killed);
+        sim_queue a(j, "a"), b(j, "b");
+        for (unsigned id = 1; id <= 30; ++id) { a.send(parcel(id, 6000)); }
+        while (a.try_pop()) {}
+        j.compact(); // what declared the queues is in the manifest alone
+        for (unsigned id = 31; id <= 120; ++id) { (id % 3 == 0 ? a : b).send(parcel(id, 3000)); }
+        disk(killed).process_kill();
+    }
+    for (const std::string& name : killed.files()) {
+        if (name.ends_with(".log")) { segments.push_back(name); }
+    }
+    const auto salvaged = [](const disk& files) {
+        const finding f = read_all(files, on_damage::salvage);
+        CHECK_FALSE(f.refused);
+        return std::pair(f.a, f.b);
+    };
+    std::vector<std::vector<std::string>> names{{"data/MANIFEST"}, {"data/MANIFEST.old"}};
+    for (const std::string& segment : segments) {
+        names.push_back({segment});
+        names.push_back({"data/MANIFEST", segment}); // what was sealed since the manifest before has an index beside it, of what was there then
+    }
+    for (const auto& hit : names) {
+        const disk damaged = killed.clone();
+        for (const std::string& name : hit) {
+            auto bytes = damaged.contents(name);
+            std::fill_n(bytes.begin() + (name.ends_with(".log") ? 20'000 : 0), 40, std::byte{0x55});
+            disk(damaged).set_contents(name, bytes);
+        }
+        const auto whole = salvaged(damaged.clone());
+        for (std::uint64_t call = 0;; ++call) {
+            CAPTURE(hit.front() + ' ' + hit.back());
+            CAPTURE(call);
+            const disk files = damaged.clone();
+            disk(files).crash_at(call);
+            try {
+                sim_journal j("data", {.segment_bytes = 64 << 10, .on_damage = on_damage::salvage}, files);
+            } catch (const error&) {}
+            const bool is_cut = files.is_off();
+            for (const loss what : {loss::nothing, loss::everything, loss::random}) {
+                const disk after = files.clone();
+                disk(after).power_cut(call, what);
+                CHECK(salvaged(after) == whole);
+            }
+            if (!is_cut) { break; }
+        }
+    }
+}
+
 // Begun since the last checkpoint, a segment stands in no manifest.
 TEST_CASE("journal damage: the segment that was written to last is missing, what was begun after it is there") {
     for (unsigned n = 8; n < 70; ++n) {

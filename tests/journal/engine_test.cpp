@@ -135,7 +135,7 @@ struct sparse_journal {
 } // namespace
 
 TEST_CASE("journal engine: what moves while somebody is about to read it is read where it is then") {
-    for (const mailroom::offset o : {0, 100, 700}) {
+    for (const mailroom::offset o : {0u, 100u, 700u}) {
         for (int reads : {2, 3}) { // of its places in the index, of itself
             sparse_journal j;
             j.disk.before_read(reads, [&] { j.change_all(); });

@@ -333,6 +333,7 @@ private:
         return at != all.end() && at->second == s;
     }
     bool has_left(const segment_ptr& s, std::uint32_t stream, offset o) noexcept;
+    bool places_were_wrong(const stretch& s, read_ahead& ahead) noexcept;
     unsigned read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
                           record_reader& to, read_ahead& ahead) noexcept;
     bool read_more(const stretch& s, const std::uint64_t* places, unsigned n, read_ahead& ahead, record& r, std::error_code& ec) noexcept;
@@ -437,6 +438,7 @@ private:
     upkeep_lock upkeep_; // one does it at a time
     std::uint64_t checkpointed_ = 0;
     image next_; // it is written when a crash can no longer take back what it says
+    bool needs_old_ = false;             // the manifest is damaged: the one before stays until there is a new one
     std::vector<segment_ptr> unindexed_; // sealed, the file beside them not written; under `state_`
     struct doomed {
         std::string path;

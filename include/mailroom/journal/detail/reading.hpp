@@ -159,6 +159,17 @@ bool log_engine<Files>::has_left(const segment_ptr& s, std::uint32_t stream, off
     return !find(stream, o, 1, now, &place) || now.where != s;
 }
 
+/// Whether the places of a stretch were those of a file beside its segment, and have been made again from the segment. What was salvaged has other runs
+/// than before, and a crash may leave the file of before.
+template <class Files>
+bool log_engine<Files>::places_were_wrong(const stretch& s, read_ahead& ahead) noexcept {
+    if (s.in.count == 0) { return false; }
+    try {
+        ahead.places.clear();
+        return rebuild_index(s.where);
+    } catch (...) { return false; } // no memory
+}
+
 /// Tells `to` of messages o + k, for each bit k of the mask: they lie at `places`. For `to` the first of them is number `i`. Returns how many that
 /// were: those that follow are to be looked for again.
 template <class Files>
@@ -194,6 +205,7 @@ unsigned log_engine<Files>::read_stretch(const stretch& s, std::uint32_t stream,
         }
         if (!is_whole || r.head.stream != stream || r.head.offset != o + k ||
             (r.head.kind != record_kind::message && r.head.kind != record_kind::moved)) [[unlikely]] {
+            if (places_were_wrong(s, ahead)) { return k; }
             give_up(k, at, "a message is damaged");
             continue;
         }

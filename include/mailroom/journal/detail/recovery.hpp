@@ -187,6 +187,7 @@ void log_engine<Files>::read_manifest(std::vector<std::string>& names) {
         }
         if (wrong == other_version) { fail(errc::corrupt, path + ": " + wrong); }
         report(path, 0, wrong);
+        needs_old_ = needs_old_ || name == std::string_view(manifest_name);
         segments_.clear();
         survivors_.clear();
         next_survivor_ = survivors_from;

@@ -709,7 +709,7 @@ failure log_engine<Files>::write_manifest(const image& what) {
         return ec;
     };
     auto written = write_fresh();
-    if (written == std::errc::no_space_on_device) { // the one before the present one is there for the worst case only
+    if (written == std::errc::no_space_on_device && !needs_old_) { // the one before the present one is there for the worst case only
         static_cast<void>(until_done([&] { return files_.remove(old); }));
         written = write_fresh();
     }
@@ -717,7 +717,7 @@ failure log_engine<Files>::write_manifest(const image& what) {
         static_cast<void>(until_done([&] { return files_.remove(fresh); }));
         return io_failure("cannot write", fresh, written);
     }
-    auto ec = until_done([&] { return files_.rename(path, old); });
+    auto ec = needs_old_ ? std::error_code() : until_done([&] { return files_.rename(path, old); });
     if (!ec || ec == std::errc::no_such_file_or_directory) {
         ec = until_done([&] { return files_.rename(fresh, path); });
     }
@@ -725,6 +725,7 @@ failure log_engine<Files>::write_manifest(const image& what) {
         ec = until_done([&] { return files_.sync_directory(directory_); });
     }
     if (ec) { return io_failure("cannot rename", fresh, ec); }
+    needs_old_ = false;
     checkpointed_ = what.at;
     return errc{};
 }
