@@ -217,6 +217,17 @@ public:
         each_cursor_of(stream, [&](const cursor_image& c) { wanted = wanted || !c.is_settled(o); });
         return wanted;
     }
+    /// The first of [first, last) that somebody has not settled; `last`: there is none.
+    offset next_wanted(std::uint32_t stream, offset first, offset last) const noexcept {
+        offset next = last;
+        each_cursor_of(stream, [&](const cursor_image& c) {
+            c.each_unsettled(first, next, [&next](offset o) {
+                next = o;
+                return false;
+            });
+        });
+        return next;
+    }
     template <class Fn>
     void each_cursor_of(std::uint32_t stream, Fn fn) const {
         const auto s = streams_.find(stream);

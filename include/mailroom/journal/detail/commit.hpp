@@ -519,7 +519,7 @@ failure log_engine<Files>::write(batch& b, std::uint64_t& check) noexcept {
     if (to_sync) {
         failure why = sync_behind();
         if (why.kind() == errc{}) {
-            if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) { why = sync_failed(current_->path(), ec); }
+            if (const auto ec = sync_data(*current_file_)) { why = sync_failed(current_->path(), ec); }
         }
         if (why.kind() != errc{}) {
             if (b.records != 0) { overwrite_header(b); }

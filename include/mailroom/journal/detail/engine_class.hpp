@@ -21,7 +21,7 @@
 //   6. What a record says to lie in a survivor segment is on stable storage there before the record is placed. Until the record is committed, it is
 //      read from where it was; from then on from there. So a survivor segment that no committed record speaks of is one that a crash left over.
 //
-// Locks: `declaring_` and `upkeep_` before `mutex_` (what gathers) before `state_` (what is committed) before a segment's. Foreign code runs under none; listeners store their
+// Locks: `declaring_` and `upkeep_` before `mutex_` (what gathers) before `state_` (what is committed) before a segment's, and `syncing_`. Foreign code runs under none; listeners store their
 // heads under `state_`.
 #pragma once
 
@@ -212,6 +212,12 @@ private:
         std::vector<std::byte> state;
         std::uint64_t at = 0; // its position
     };
+    struct survivor_scan { // how far a segment was looked through
+        std::size_t run = 0;
+        offset next = 0;          // of that run; behind the last run, of what was moved of a stream
+        std::uint32_t stream = 0; // of what was moved
+        bool is_done = false;
+    };
     struct slot { // a stream somebody has open
         stream_listener* listener = nullptr;
         offset placed = 0; // the next offset
@@ -296,6 +302,7 @@ private:
     failure checkpoint(bool clean);
     failure write_manifest(const image& what);
     void write_next();
+    std::error_code sync_data(file& f) noexcept;
     failure sync_behind() noexcept;
     failure sync_failed(const std::string& path, const std::error_code& ec) noexcept;
     std::vector<std::byte> encode_state(bool clean);
@@ -310,7 +317,8 @@ private:
     entries_by_segment count_moved();
     std::size_t retire(std::size_t allowance);
     std::size_t switch_over(batch& copies, survivor_list& list);
-    void copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list);
+    offset next_live(std::uint32_t stream, offset o, offset end);
+    void copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list, survivor_scan& from);
     failure write_survivors(batch& b);
     void end_survivors() noexcept;
     bool is_switching();
@@ -416,6 +424,8 @@ private:
     // The leader's.
     segment_ptr current_;
     std::shared_ptr<file> current_file_;
+    std::mutex syncing_;
+    bool has_lost_ = false; // guarded by it
     std::shared_ptr<file> behind_; // of the segment before, until that is on stable storage; changed under `state_`
     std::uint64_t zeroed_ = 0; // bytes of its file that are there already
     std::uint64_t chain_ = 0;  // the checksum of the last batch header
@@ -429,7 +439,7 @@ private:
     std::map<std::uint64_t, segment_ptr> survivors_;                  // survivor segments
     std::uint64_t next_survivor_ = survivors_from;                    // positions from here on are nobody's
     std::unordered_map<std::uint32_t, std::vector<extent>> extents_;  // in the order of their offsets
-    std::unordered_map<std::uint32_t, std::map<offset, spot>> moved_; // messages that lie elsewhere now
+    std::map<std::uint32_t, std::map<offset, spot>> moved_; // messages that lie elsewhere now
     bool is_whole_ = true;                                            // not while, or after, only some records of a batch were taken in
     std::uint64_t applied_ = 0;
     std::uint64_t applied_chain_ = 0;

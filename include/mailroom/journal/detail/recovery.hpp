@@ -75,6 +75,7 @@ void log_engine<Files>::close() noexcept {
         end_survivors();
     }
     current_file_.reset();
+    behind_.reset();
     static_cast<void>(files_.close(lock_file_));
     open_directories::leave(identity_);
 }

@@ -69,11 +69,21 @@ void log_engine<Files>::stop_writing(const failure& why) noexcept {
     broken_ = why;
 }
 
+/// Syncs a segment. The system tells of a loss once: whoever asks after that may be told that all is well, so nobody asks any more.
+template <class Files>
+std::error_code log_engine<Files>::sync_data(file& f) noexcept {
+    const std::lock_guard lock(syncing_);
+    if (has_lost_) { return std::make_error_code(std::errc::io_error); }
+    const std::error_code ec = until_done([&] { return files_.sync(f); });
+    has_lost_ = static_cast<bool>(ec);
+    return ec;
+}
+
 /// The segment before the one that is written to is on stable storage after that.
 template <class Files>
 failure log_engine<Files>::sync_behind() noexcept {
     if (behind_ == nullptr) { return errc{}; }
-    if (const auto ec = until_done([&] { return files_.sync(*behind_); })) { return sync_failed(directory_, ec); }
+    if (const auto ec = sync_data(*behind_)) { return sync_failed(directory_, ec); }
     durable_ = std::max(durable_, current_->first());
     const std::lock_guard lock(state_);
     behind_.reset();
@@ -101,7 +111,7 @@ failure log_engine<Files>::rotate(std::uint64_t base) noexcept {
             if (failure why = sync_behind(); why.kind() != errc{}) { return why; }
             stays_behind = options_.durability != mailroom::durability::commit;
             if (!stays_behind) {
-                if (const auto ec = until_done([&] { return files_.sync(*current_file_); })) { return sync_failed(current_->path(), ec); }
+                if (const auto ec = sync_data(*current_file_)) { return sync_failed(current_->path(), ec); }
                 durable_ = base;
             }
         }
@@ -390,7 +400,7 @@ std::size_t log_engine<Files>::retire(std::size_t allowance) {
             }
             if (live == 0 || live * 8 > s->messages()) { continue; } // gone, or worth its place
         }
-        if (copies.size() < allowance) { copy_survivors(s, allowance, copies, list); }
+        if (survivor_scan from; copies.size() < allowance) { copy_survivors(s, allowance, copies, list, from); }
     }
     try {
         switch_over(copies, list);
@@ -398,38 +408,74 @@ std::size_t log_engine<Files>::retire(std::size_t allowance) {
     return gone;
 }
 
-/// Adds messages of a segment that somebody wants to a batch of a survivor segment, until it has `most` bytes.
+/// The first of [o, end) of a stream that somebody wants; `end`: there is none. Under `state_`.
 template <class Files>
-void log_engine<Files>::copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list) {
-    std::vector<std::pair<std::uint32_t, offset>> live;
+offset log_engine<Files>::next_live(std::uint32_t stream, offset o, offset end) {
+    const offset kept = retained_from(stream);
+    if (o >= kept) { return o; }
+    offset next = catalog_.next_wanted(stream, o, std::min(end, kept));
+    const auto at = slots_.find(stream);
+    if (at != slots_.end() && at->second.listener != nullptr) { next = std::min(next, at->second.listener->next_retained(o)); }
+    return std::min(next, end);
+}
+
+/// Adds messages of a segment that somebody wants to a batch of a survivor segment, until it has `most` bytes: those from `from` on, which moves behind
+/// them.
+template <class Files>
+void log_engine<Files>::copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list, survivor_scan& from) {
+    struct found {
+        std::uint32_t stream;
+        offset o;
+        survivor_scan next;
+    };
+    std::vector<found> live;
     {
         const std::lock_guard lock(state_);
-        if (next_survivor_ - survivors_from >= most_survivors) { return; } // never, but for what a manifest was made to say
+        if (next_survivor_ - survivors_from >= most_survivors) { // never, but for what a manifest was made to say
+            from.is_done = true;
+            return;
+        }
         if (b.records == 0) {
             if (survivors_to_ != nullptr && survivors_to_->byte_of(next_survivor_) >= options_.segment_bytes) { end_survivors(); }
             start(b, next_survivor_);
             list.first = survivors_to_ != nullptr ? survivors_to_->first() : next_survivor_;
         }
-        const auto add = [&](std::uint32_t stream, offset o) {
-            const auto moved = moved_.find(stream);
-            const bool elsewhere = moved != moved_.end() && moved->second.contains(o) && moved->second.at(o).where != s;
-            if (!elsewhere && is_live(stream, o)) { live.emplace_back(stream, o); }
-            return live.size() * record_header::size < most;
-        };
-        for (const run& r : s->runs()) {
-            for (offset o = r.first; o < r.first + r.count; ++o) {
-                if (!add(r.stream, o)) { break; }
+        const std::size_t enough = most / record_header::size + 1;
+        survivor_scan at = from;
+        const auto& runs = s->runs();
+        for (; at.run < runs.size() && live.size() < enough; ++at.run, at.next = 0) {
+            const run& r = runs[at.run];
+            const offset end = r.first + r.count;
+            const auto moved = moved_.find(r.stream);
+            for (offset o = next_live(r.stream, std::max(r.first, at.next), end); o < end; o = next_live(r.stream, o + 1, end)) {
+                if (live.size() == enough) { break; }
+                at.next = o + 1;
+                const auto elsewhere = moved != moved_.end() ? moved->second.find(o) : typename std::map<offset, spot>::const_iterator();
+                if (moved == moved_.end() || elsewhere == moved->second.end() || elsewhere->second.where == s) { live.push_back({r.stream, o, at}); }
+            }
+            if (live.size() == enough) { break; }
+        }
+        if (at.run >= runs.size()) { // what came here from another one
+            for (auto stream = moved_.lower_bound(at.stream); stream != moved_.end() && live.size() < enough; ++stream) {
+                if (stream->first != at.stream) { at.next = 0; }
+                at.stream = stream->first;
+                for (auto one = stream->second.lower_bound(at.next); one != stream->second.end() && live.size() < enough; ++one) {
+                    at.next = one->first + 1;
+                    if (one->second.where != s || !is_live(stream->first, one->first)) { continue; }
+                    const bool is_of_run = std::any_of(runs.begin(), runs.end(), [&](const run& r) { // as such it was found
+                        return r.stream == stream->first && one->first >= r.first && one->first - r.first < r.count;
+                    });
+                    if (!is_of_run) { live.push_back({stream->first, one->first, at}); }
+                }
             }
         }
-        for (const auto& [stream, all] : moved_) {
-            for (const auto& [o, where] : all) {
-                if (where.where == s && !add(stream, o)) { break; }
-            }
-        }
+        at.is_done = live.size() < enough;
+        from.is_done = at.is_done && live.empty();
+        if (!live.empty()) { live.back().next.is_done = at.is_done; }
     }
     bool has_memory = true;
     read_ahead ahead;
-    for (const auto& [stream, o] : live) {
+    for (const auto& [stream, o, next] : live) {
         if (b.size() >= most) { return; }
         record_calls to(
             [&](unsigned, const record& r) {
@@ -451,6 +497,7 @@ void log_engine<Files>::copy_survivors(const segment_ptr& s, std::size_t most, b
             [](unsigned, const damage*) {});
         read(stream, o, 1, to, ahead);
         if (!has_memory) { throw std::bad_alloc(); }
+        from = next;
     }
 }
 
@@ -667,12 +714,10 @@ failure log_engine<Files>::checkpoint(bool clean) {
         if (!is_whole_) { return errc::io; }
         if (applied_durable_ < applied_) { // a manifest says nothing that a crash could take back
             std::error_code ec;
-            if (behind_ != nullptr) {
-                ec = until_done([&] { return files_.sync(*behind_); });
-            }
+            if (behind_ != nullptr) { ec = sync_data(*behind_); }
             if (!ec) {
                 auto opened = current_->open(files_, open_mode::write);
-                ec = opened ? until_done([&] { return files_.sync(**opened); }) : std::make_error_code(std::errc::io_error);
+                ec = opened ? sync_data(**opened) : std::make_error_code(std::errc::io_error);
             }
             if (ec) {
                 const std::string path = current_->path();
@@ -812,15 +857,14 @@ compact_report log_engine<Files>::compact(const progress& tell) {
     };
     bool goes_on = true;
     for (std::size_t i = 0; i < all.size() && goes_on; ++i) {
-        for (;;) {
-            {
-                const std::lock_guard inner(state_);
-                if (!is_mostly_dead(all[i])) { break; }
-            }
-            copy_survivors(all[i], a_step, copies, list);
-            if (copies.size() < a_step) { break; } // with those of the next
-            goes_on = is_switched_over();
-            if (!goes_on) { break; }
+        survivor_scan from;
+        {
+            const std::lock_guard inner(state_);
+            from.is_done = !is_mostly_dead(all[i]);
+        }
+        while (!from.is_done && goes_on) {
+            copy_survivors(all[i], a_step, copies, list, from);
+            if (copies.size() >= a_step) { goes_on = is_switched_over(); } // otherwise with those of the next
         }
         if (tell) { tell(static_cast<double>(i + 1) / static_cast<double>(all.size() + 1)); }
     }
