@@ -1321,6 +1321,30 @@ TEST_CASE("journal: bounds hold across a restart") {
     CHECK(q.try_send(body));
     CHECK(q.try_send(body).error() == errc::full);
 }
+TEST_CASE("journal: drop_oldest drops as many as needed or none, also of what is left of an earlier opening") {
+    home h;
+    const mailroom::queue_options<int> bounded{.max_messages = 4, .overflow = mailroom::overflow::drop_oldest};
+    std::optional<mailroom::delivery<int>> first;
+    {
+        simulated_queue<> q(*h.journal, "q", bounded);
+        for (int i = 0; i < 4; ++i) { q.send(i); }
+        first = q.receive();
+        q.receive()->ack();
+        h.journal->flush();
+    }
+    h.reopen(); // what was held is ready again
+    simulated_queue<> q(*h.journal, "q", bounded);
+    const auto held = q.receive();
+    REQUIRE(held);
+    CHECK(**held == 0);
+    CHECK_THROWS_AS(q.send_many(std::vector{4, 5, 6, 7}), mailroom::error); // one is held, so there is never room for four
+    CHECK(q.statistics().dropped == 0);
+    CHECK(q.statistics().ready == 2);
+    q.send_many(std::vector{4, 5, 6});
+    CHECK(q.statistics().dropped == 2);
+    CHECK(q.statistics().ready == 3);
+}
+
 TEST_CASE("journal: a queue of many messages is not read to be opened, and reads as it was written") {
     home h(durability::none);
     h.options.segment_bytes = 64 << 10;

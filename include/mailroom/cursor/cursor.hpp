@@ -112,7 +112,8 @@ inline cursor::drop_outlook cursor::droppable() noexcept {
     step(s, clock_.now());
     const offset head = host_.head();
     const offset taken = taken_until(head);
-    drop_outlook o{index_.count().ready + index_.count().parked + shelf_.size() + static_cast<std::size_t>(head - taken), index_.leased_bytes()};
+    const std::uint64_t in_lane = head - taken - host_.count_absent(taken, head);
+    drop_outlook o{index_.count().ready + index_.count().parked + shelf_.size() + static_cast<std::size_t>(in_lane), index_.leased_bytes()};
     each_page([&](page& p) {
         for (std::uint32_t i = 0; i < span && p.first + i < taken; ++i) {
             const auto kind = lane_state::kind(p.state[i].load(std::memory_order_relaxed));

@@ -1,7 +1,7 @@
 // log_engine: the journal without types. One directory, one commit stream for any number of queues and topics.
 //
-// The class, its invariants and its locks stand here. What it does: commit.hpp (placing and committing), transactions.hpp, reading.hpp, upkeep.hpp (segments,
-// checkpoints, space), recovery.hpp (opening), verification.hpp.
+// The class, its invariants and its locks stand here. What it does: placing.hpp, commit.hpp, declarations.hpp, transactions.hpp; rotation.hpp (the segment
+// that is written to), checkpoints.hpp, upkeep.hpp (space given back), survivors.hpp; reading.hpp, verification.hpp; recovery.hpp (opening), replay.hpp.
 //
 // How a record becomes durable. Who has one puts it, encoded and hashed, into the open batch, under `mutex_`, and gets its offset. Who needs
 // progress leads: he takes the open batch, writes it with one write, syncs with one sync, takes its records into `catalog_` and the places of
@@ -246,38 +246,40 @@ private:
         bool is_placed = false; // otherwise their places have to be read from the file beside the segment
     };
 
+    // placing.hpp
+    failure refusal() const;
+    void start(batch& b, std::uint64_t base) noexcept;
+    void append(batch& b, const draft& d, offset o);
+    void link(batch& b, ticket& t) noexcept;
+    draft make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const;
+    failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
+    void lead_if_much() noexcept;
+    slot& slot_of(std::uint32_t stream);
+    void call_keeper() noexcept;
+
     // commit.hpp
     /// In the segment that is being written. The leader's.
     std::uint64_t byte_of(std::uint64_t position) const noexcept { return current_ != nullptr ? current_->byte_of(position) : segment_header::size; }
-    void start(batch& b, std::uint64_t base) noexcept;
-    slot& slot_of(std::uint32_t stream);
-    void call_keeper() noexcept;
-    void append(batch& b, const draft& d, offset o);
-    void link(batch& b, ticket& t) noexcept;
-    void gather(std::unique_lock<std::mutex>& lock) noexcept;
-    void collect(batch& b) noexcept;
-    void collect_from(batch& b, change_source& s) noexcept;
     static record_kind kind_of(const change_source& s) noexcept { return s.is_of_stream() ? record_kind::refused : record_kind::settlements; }
     void return_to(change_source& s, bytes_view steps) noexcept;
     void return_collected(batch& b) noexcept;
-    void stop_writing(const failure& why) noexcept;
-    void overwrite_header(const batch& b) noexcept;
-    void take_off_disk(const batch& b) noexcept;
-    void write_again(const segment_ptr& s, file& f, std::uint64_t from, std::uint64_t until);
+    void collect(batch& b) noexcept;
+    void collect_from(batch& b, change_source& s) noexcept;
+    void gather(std::unique_lock<std::mutex>& lock) noexcept;
+    static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
     void lead(std::unique_lock<std::mutex>& lock, bool may_gather = true) noexcept;
-    void lead_if_much() noexcept;
-    failure write(batch& b, std::uint64_t& check) noexcept;
-    void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
-    void take(const record& r, const segment_ptr& where);
-    void note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals);
     void keep(batch& b) noexcept;
     void finish(ticket* chain, const failure& why, bool is_kept) noexcept;
-    static void take_over_tickets(batch& from, ticket*& chain, ticket*& last) noexcept;
-    void place_declaration(record_kind kind, std::uint32_t stream, const std::vector<std::byte>& payload);
-    draft make_draft(record_kind kind, std::uint32_t stream, std::vector<std::byte>& payload) const;
-    failure refusal() const;
+    void overwrite_header(const batch& b) noexcept;
+    void take_off_disk(const batch& b) noexcept;
+    failure write(batch& b, std::uint64_t& check) noexcept;
+    std::size_t take_place(const record& r, const segment_ptr& where);
+    void take(const record& r, const segment_ptr& where);
+    void take_in(const batch& b, std::uint64_t check, std::vector<arrival>& arrivals);
+    void note_arrivals(std::uint32_t stream, std::size_t n, std::vector<arrival>& arrivals);
 
-    failure make_way(std::unique_lock<std::mutex>& lock, std::size_t bytes) noexcept;
+    // declarations.hpp
+    void place_declaration(record_kind kind, std::uint32_t stream, const std::vector<std::byte>& payload);
 
     // transactions.hpp
     enum class standing {
@@ -291,55 +293,59 @@ private:
     slot& slot_for(std::uint32_t stream);
     std::vector<undecided*> take_held(std::string_view xid);
 
-    // upkeep.hpp
+    // rotation.hpp
     failure make_room(std::uint64_t base, std::size_t n) noexcept;
     void begin_writing_back(std::uint64_t until) noexcept;
+    void stop_writing(const failure& why) noexcept;
+    std::error_code sync_data(file& f) noexcept;
+    failure sync_behind() noexcept;
+    failure sync_failed(const std::string& path, const std::error_code& ec) noexcept;
     failure rotate(std::uint64_t base) noexcept;
+
+    // checkpoints.hpp
+    void write_next();
+    std::vector<std::byte> encode_state(bool clean);
+    failure checkpoint(bool clean);
+    failure write_manifest(const image& what);
+
+    // upkeep.hpp
+    using entries_by_segment = std::unordered_map<const segment<Files>*, std::uint64_t>;
     void tend() noexcept;
     void note_space(const std::error_code& ec) noexcept;
     void make_space() noexcept;
     void write_indexes();
-    failure checkpoint(bool clean);
-    failure write_manifest(const image& what);
-    void write_next();
-    std::error_code sync_data(file& f) noexcept;
-    failure sync_behind() noexcept;
-    failure sync_failed(const std::string& path, const std::error_code& ec) noexcept;
-    std::vector<std::byte> encode_state(bool clean);
-    bool is_wanted(const segment_ptr& s, std::uint64_t* live = nullptr);
-    std::uint64_t live_in_runs(const segment_ptr& s, bool only_whether);
-    bool is_live(std::uint32_t stream, offset o);
-    offset retained_from(std::uint32_t stream) noexcept;
     bool is_queue(std::uint32_t stream) const noexcept;
-    void find_retained();
-    bool is_mostly_dead(const segment_ptr& s);
-    using entries_by_segment = std::unordered_map<const segment<Files>*, std::uint64_t>;
+    offset retained_from(std::uint32_t stream) noexcept;
+    bool is_live(std::uint32_t stream, offset o);
+    std::uint64_t live_in_runs(const segment_ptr& s, bool only_whether);
+    bool is_wanted(const segment_ptr& s, std::uint64_t* live = nullptr);
+    void drop(const segment_ptr& s);
     entries_by_segment count_moved();
     std::size_t retire(std::size_t allowance);
-    std::size_t switch_over(batch& copies, survivor_list& list);
+    bool keep_spare(const std::string& path);
+    void remove_spares(int but);
+    void remove_doomed();
+    std::uint64_t bytes_stored() noexcept;
+    void find_retained();
+    bool is_mostly_dead(const segment_ptr& s);
+
+    // survivors.hpp
     offset next_live(std::uint32_t stream, offset o, offset end);
     void copy_survivors(const segment_ptr& s, std::size_t most, batch& b, survivor_list& list, survivor_scan& from);
+    std::size_t switch_over(batch& copies, survivor_list& list);
     failure write_survivors(batch& b);
     void end_survivors() noexcept;
     bool is_switching();
     bool may_drop(const segment_ptr& s) noexcept;
     void switch_to(const survivor_list& l);
-    bool keep_spare(const std::string& path);
-    void remove_spares(int but);
-    void remove_doomed();
-    void drop(const segment_ptr& s);
-    void limit_open_files(const segment_ptr& used) noexcept;
-    std::uint64_t bytes_stored() noexcept;
+    const char* look_at_survivors(const segment_ptr& s, std::uint64_t until);
+    bool know_survivors(const record& r);
+    void salvage_survivors(const std::vector<std::string>& names);
+    void free_survivors(const std::vector<std::string>& names);
 
     // reading.hpp
     bool find(std::uint32_t stream, offset o, unsigned most, stretch& s, std::uint64_t* to);
     bool look_up(stretch& s, std::uint64_t* to, read_ahead& ahead);
-    bool is_stored(const segment_ptr& s) noexcept {
-        const std::lock_guard lock(state_);
-        const auto& all = s->holds_survivors() ? survivors_ : segments_;
-        const auto at = all.find(s->first());
-        return at != all.end() && at->second == s;
-    }
     bool has_left(const segment_ptr& s, std::uint32_t stream, offset o) noexcept;
     bool places_were_wrong(const stretch& s, read_ahead& ahead) noexcept;
     unsigned read_stretch(const stretch& s, std::uint32_t stream, offset o, std::uint32_t mask, unsigned i, const std::uint64_t* places,
@@ -349,13 +355,31 @@ private:
     bool rebuild_index(const segment_ptr& s);
     template <class Fn, class Wrong>
     void scan(const segment_ptr& s, std::uint64_t until, Fn fn, Wrong wrong);
+    void limit_open_files(const segment_ptr& used) noexcept;
+
+    // verification.hpp
+    bool is_stored(const segment_ptr& s) noexcept {
+        const std::lock_guard lock(state_);
+        const auto& all = s->holds_survivors() ? survivors_ : segments_;
+        const auto at = all.find(s->first());
+        return at != all.end() && at->second == s;
+    }
 
     // recovery.hpp
+    void report(const std::string& path, std::uint64_t byte, std::string what);
     void lock_directory();
     void open_all();
+    void begin_anew();
     void read_manifest(std::vector<std::string>& names);
     bool decode_state(bytes_view body, std::uint32_t version);
+    void expect_segments(std::map<std::uint64_t, segment_ptr>& all, const std::vector<std::string>& names);
     void recover(std::vector<std::string>& names);
+    void make_long_enough(const segment_ptr& s);
+    void write_header(const segment_ptr& s);
+    void open_last(const segment_ptr& last, std::uint64_t at);
+    void write_again(const segment_ptr& s, file& f, std::uint64_t from, std::uint64_t until);
+
+    // replay.hpp
     struct replay_state {
         std::uint64_t at = 0;    // so far everything was taken in
         std::uint64_t chain = 0; // the checksum of the last batch header
@@ -364,24 +388,13 @@ private:
         std::uint64_t broken_at = 0; // why it does not go on
         std::string what{};
     };
-    std::uint64_t replay(segment_ptr& last, const std::vector<std::string>& names);
+    void apply_recovered(const record& r, const segment_ptr& s);
     void index_again(const segment_ptr& s, std::uint64_t until);
     void replay_segment(const segment_ptr& s, replay_state& r);
     bool enter_next(segment_ptr& last, replay_state& r, const std::vector<std::string>& names);
-    std::size_t take_place(const record& r, const segment_ptr& where);
-    void report(const std::string& path, std::uint64_t byte, std::string what);
+    std::uint64_t replay(segment_ptr& last, const std::vector<std::string>& names);
     std::uint64_t durable_beyond(const segment_ptr& s, std::uint64_t from, const std::vector<std::string>& names, bool& remains);
     std::uint64_t salvage_from(const segment_ptr& s, std::uint64_t from);
-    void expect_segments(std::map<std::uint64_t, segment_ptr>& all, const std::vector<std::string>& names);
-    const char* look_at_survivors(const segment_ptr& s, std::uint64_t until);
-    bool know_survivors(const record& r);
-    void salvage_survivors(const std::vector<std::string>& names);
-    void free_survivors(const std::vector<std::string>& names);
-    void apply_recovered(const record& r, const segment_ptr& s);
-    void open_last(const segment_ptr& last, std::uint64_t at);
-    void begin_anew();
-    void write_header(const segment_ptr& s);
-    void make_long_enough(const segment_ptr& s);
 
     const Files files_;
     const std::string directory_;
