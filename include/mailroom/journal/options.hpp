@@ -35,7 +35,7 @@ struct journal_options {
     mailroom::clock* clock = nullptr; ///< null: the system's
     /// Files of segments that are done with, kept to be written over, for that is quicker than to let a new one grow: so many at most, 0 .. 64,
     /// `segment_bytes` each. A burst leaves them behind; `compact`, and a full disk, give back all but one.
-    unsigned spare_segments = 4;
+    unsigned spare_segments = 6;
 };
 
 /// Bytes that are not what was written.

@@ -183,7 +183,7 @@ public:
     const std::string& directory() const noexcept { return directory_; }
 
 private:
-    static constexpr std::size_t buffered = std::size_t{512} << 10;    // so much gathers before it is written, where nobody waits
+    static constexpr std::size_t buffered = std::size_t{1} << 20;      // so much gathers before it is written, where nobody waits
     static constexpr std::size_t most_gathered = std::size_t{4} << 20; // so much, before senders wait for the batch before
     static constexpr std::size_t a_step = std::size_t{64} << 10;       // of writing that is done for the good of all
     static constexpr std::size_t zeros_ahead = std::size_t{1} << 20;
