@@ -75,13 +75,16 @@ protected:
 
 /// What somebody who reads a stream from front to back keeps of it from one call to the next. One thread at a time.
 struct read_ahead {
+    static constexpr std::size_t most = std::size_t{512} << 10; // that is read at once, but for a message that is larger
+
     using segment_ref = std::weak_ptr<const void>; // also of one that is gone by now, which no other is taken for
 
     // Bytes of a segment, from a position on.
     segment_ref of;
     std::uint64_t at = 0;
-    std::size_t have = 0, room = 0;
-    std::unique_ptr<std::byte[]> bytes;
+    std::size_t have = 0;
+    byte_buffer bytes;
+    std::size_t next = 0;      // so many are read the next time, if it goes on
     std::uint64_t reached = 0; // where the record that was read last ends
     std::size_t usual = 0;     // its length
     // Where messages with offsets in a row lie.
@@ -102,7 +105,7 @@ struct read_ahead {
     bytes_view from(std::uint64_t p) const noexcept {
         if (p < at || p - at >= have) { return {}; }
         const auto skip = static_cast<std::size_t>(p - at);
-        return {bytes.get() + skip, have - skip};
+        return bytes_view(bytes).subspan(skip, have - skip);
     }
     /// Gives the memory back.
     void forget() noexcept { *this = read_ahead(); }

@@ -398,8 +398,7 @@ private:
         if (empty != 0) {
             filling to(*this, b);
             log_->read(stream_, b.first, empty, to, ahead_);
-            constexpr std::size_t much = std::size_t{256} << 10;
-            if (head <= b.first + span || ahead_.room > much) { ahead_.forget(); } // what follows has not been sent yet, or the messages are large
+            if (head <= b.first + span || ahead_.bytes.capacity() > read_ahead::most) { ahead_.forget(); } // what follows has not been sent yet, or the messages are large
         }
         return b.slots[i].ready.load(std::memory_order_acquire);
     }

@@ -22,9 +22,10 @@ public:
             if (const auto ec = until_done([&] { return files_.size(file_, size); })) { io_failure("cannot read", path_, ec).raise(); }
             const std::uint64_t there = at < size ? size - at : 0;
             n = static_cast<std::size_t>(std::min<std::uint64_t>(n, there));
+            buffer_.clear_for(at);
             buffer_.resize(std::max(n, static_cast<std::size_t>(std::min<std::uint64_t>(piece, there))));
             from_ = at;
-            if (const auto ec = read_all(files_, file_, at, buffer_, have_)) { io_failure("cannot read", path_, ec).raise(); }
+            if (const auto ec = read_all(files_, file_, at, {buffer_.data(), buffer_.size()}, have_)) { io_failure("cannot read", path_, ec).raise(); }
         }
         const std::uint64_t skip = at - from_;
         return bytes_view(buffer_).subspan(static_cast<std::size_t>(skip), std::min(n, have_ - static_cast<std::size_t>(skip)));
@@ -34,7 +35,7 @@ private:
     const Files& files_;
     const typename Files::file& file_;
     const std::string path_;
-    std::vector<std::byte> buffer_;
+    byte_buffer buffer_;
     std::uint64_t from_ = 0;
     std::size_t have_ = 0;
 };
@@ -100,21 +101,20 @@ bool log_engine<Files>::look_up(stretch& s, std::uint64_t* to, read_ahead& ahead
 /// Reads from position `at` of a segment on: `least` bytes, and more where somebody reads on and on. No further than `end`.
 template <class Files>
 std::error_code log_engine<Files>::read_at(const segment_ptr& s, std::uint64_t at, std::size_t least, std::uint64_t end, read_ahead& ahead) noexcept {
-    constexpr std::size_t much = std::size_t{128} << 10;
+    constexpr std::size_t little = std::size_t{128} << 10;
     try {
         const bool goes_on = at >= ahead.reached && at - ahead.reached < near;
         const std::uint64_t there = at < end ? end - at : 0;
-        const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(there, goes_on ? std::max(least, much) : least));
+        ahead.next = goes_on ? std::clamp(2 * ahead.next, little, read_ahead::most) : 0;
+        const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(there, std::max(least, ahead.next)));
         ahead.have = 0;
         auto opened = s->open(files_, open_mode::read);
         if (!opened) { return std::make_error_code(std::errc::io_error); }
-        if (ahead.room < n) {
-            ahead.bytes = std::make_unique_for_overwrite<std::byte[]>(n);
-            ahead.room = n;
-        }
+        ahead.bytes.clear_for(s->byte_of(at));
+        ahead.bytes.resize(n);
         ahead.of = s;
         ahead.at = at;
-        return read_all(files_, **opened, s->byte_of(at), {ahead.bytes.get(), n}, ahead.have);
+        return read_all(files_, **opened, s->byte_of(at), {ahead.bytes.data(), n}, ahead.have);
     } catch (...) { return std::make_error_code(std::errc::not_enough_memory); }
 }
 
