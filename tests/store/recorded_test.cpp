@@ -78,6 +78,7 @@ public:
     void retain_also(retention_rule&) noexcept override {}
     offset first_stored() noexcept override { return 0; }
     void each_properties(offset, offset, const std::function<void(offset, const mailroom::properties&)>&) override {}
+    void refused(const refusals&) noexcept override {}
     bool handle_gone(void*) noexcept override { return false; }
     void leave() noexcept override {}
 
